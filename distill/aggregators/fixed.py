@@ -1,0 +1,49 @@
+"""Weights set by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from distill.aggregators.base import Aggregate, Aggregator, Losses, finite, weighted_sum
+
+
+class Fixed(Aggregator):
+    """Adds each path to the task with the constant weight given for its name.
+
+    The sum to descend::
+
+        total = L_task + sum over paths of w_i * L_i
+
+    Source: the hand-tuned baseline of Chennupati et al. 2021 (arXiv:2110.09674): attention transfer 1000, soft
+    targets 0.1.
+
+    Args:
+        weights: a finite number for each path, by the path's name in the experiment.
+
+    Raises:
+        ValueError: a weight is not finite; at ``connect``: a path has no weight, or a weight no path.
+    """
+
+    values: Tensor
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = {name: finite(f"weights.{name}", weight) for name, weight in weights.items()}
+
+    def allocate(self, num_keys: int) -> None:
+        missing = [key for key in self.keys if key not in self.weights]
+        unknown = [name for name in self.weights if name not in self.keys]
+        if missing or unknown:
+            raise ValueError(
+                "weights must name every path and nothing else; "
+                f"paths without a weight: {', '.join(missing) or 'none'}; "
+                f"weights without a path: {', '.join(unknown) or 'none'}; paths: {', '.join(self.keys) or 'none'}"
+            )
+        # Not persistent: an option, not something learned.
+        self.register_buffer("values", torch.tensor([self.weights[key] for key in self.keys]), persistent=False)
+
+    def forward(self, losses: Losses) -> Aggregate:
+        return weighted_sum(losses, self.values)

@@ -1,0 +1,47 @@
+"""What adaptive weights converge to, without anything to learn."""
+
+from __future__ import annotations
+
+from distill import distributed
+from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses, finite
+
+
+class LogSum(Aggregator):
+    """Descends the logarithm of every path's loss, so that only relative progress counts.
+
+    The sum to descend, and what multiplies each loss in its gradient::
+
+        total = L_task + alpha_distill * sum of log(M_i + epsilon)      M_i: mean of L_i over all ranks
+        weight_i = alpha_distill / (M_i + epsilon)
+
+    No constant in front of a path changes the gradient. ``epsilon`` keeps value and weight finite when a loss is zero:
+    the weight ends at ``alpha_distill / epsilon``. The weights are constants of the step and computed from the mean
+    over the ranks, so that all ranks agree and the averaged gradient is that of the whole batch: the mean of the
+    ranks' logarithms would have another one. Under gradient accumulation the logarithm is of each micro-batch.
+
+    Source: the equilibrium of :class:`~distill.aggregators.adaptive.Adaptive` (``a_i = log(L_i)``; IMTL-L of Liu et al.
+    2021 has the same one), known as scale-invariant linear scalarisation in Navon et al. 2022 (arXiv:2202.01017).
+
+    Args:
+        granularity: ``path`` for the logarithm of a path's summed loss, ``layer`` for one logarithm a layer.
+        alpha_distill: weight of all paths together, at least 0; 1 as in the paper.
+        epsilon: above 0; the default is far below any loss that a path of ours takes on during training.
+
+    Raises:
+        ValueError: an option is out of bounds; at ``connect``: a path can be negative, which has no logarithm.
+    """
+
+    accepts_negative = False
+
+    def __init__(self, granularity: Granularity = "path", alpha_distill: float = 1.0, epsilon: float = 1e-8) -> None:
+        super().__init__(granularity)
+        self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
+        self.epsilon = finite("epsilon", epsilon, above=0)
+
+    def forward(self, losses: Losses) -> Aggregate:
+        mean = distributed.mean(losses.paths) + self.epsilon  # [key]
+        weights = self.alpha_distill / mean
+        descended = (weights * losses.paths).sum()
+        value = self.alpha_distill * mean.log().sum()
+        # The value of the logarithms with the gradient of the weighted sum.
+        return Aggregate(losses.task + value + (descended - descended.detach()), weights)

@@ -1,0 +1,35 @@
+"""What one training step sees: images, labels and the samples' indices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of samples, already augmented and normalised.
+
+    Attributes:
+        images: ``[batch, channel, height, width]``, float.
+        labels: ``[batch]``, int64 class indices for classification.
+        indices: ``[batch]``, int64 positions in the data set's own order; they name a sample for good.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+        """Move to ``device`` without waiting; optionally lay the images out channels-last."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return Batch(
+            self.images.to(device, non_blocking=True, memory_format=layout),
+            self.labels.to(device, non_blocking=True),
+            self.indices.to(device, non_blocking=True),
+        )

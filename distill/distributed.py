@@ -1,0 +1,56 @@
+"""The few collective operations that the core needs; without a process group each is the identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_active() -> bool:
+    """Whether a process group of more than one rank exists."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean of ``values`` over all ranks, detached; one small all-reduce."""
+    values = values.detach()
+    if not is_active():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Return whether ``flag`` is set on any rank, so that all ranks decide alike."""
+    if not is_active():
+        return flag
+    value = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item() > 0)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return every rank's ``value``, in rank order."""
+    if not is_active():
+        return [value]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if is_active():
+        dist.barrier()
+
+
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Copy rank 0's buffers (BatchNorm's running statistics) to every rank."""
+    if not is_active():
+        return
+    for buffer in module.buffers():
+        dist.broadcast(buffer, src=0)

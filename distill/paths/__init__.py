@@ -1,0 +1,13 @@
+"""The paths by which knowledge reaches the student; ``__all__`` is the registry of those that YAML can name."""
+
+from distill.paths.attention_transfer import AttentionTransfer
+from distill.paths.base import Path as Path
+from distill.paths.base import Taps as Taps
+from distill.paths.base import Target as Target
+from distill.paths.feature_map import FeatureMap
+from distill.paths.logits import Logits
+from distill.paths.nst_gram import NSTGram
+from distill.paths.soft_target import SoftTarget
+from distill.paths.softmax_regression import SoftmaxRegression
+
+__all__ = ["AttentionTransfer", "FeatureMap", "Logits", "NSTGram", "SoftTarget", "SoftmaxRegression"]

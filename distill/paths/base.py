@@ -1,0 +1,235 @@
+"""The contract of a path: one road by which knowledge reaches the student."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from distill.adapter import Adapter
+from distill.batch import Batch
+from distill.taps import OUTPUT, Probe, TapPair, pair_last, pair_named, pair_stages
+
+Taps = Mapping[str, Tensor]
+"""Activations by tap name: feature maps ``[batch, channel, height, width]``; the logits under ``OUTPUT``."""
+
+Target = dict[str, Tensor]
+"""What a path needs of the teacher, by layer; the first dimension of each tensor is the sample."""
+
+TapChoice = Literal["auto"] | Sequence[Mapping[str, str]]
+"""``auto``, or pairs such as ``[{student: layer2, teacher: layer3}]``."""
+
+
+class Path(nn.Module, ABC):
+    """One road by which knowledge flows from the teacher to the student.
+
+    The life of a path: constructed from options alone; :meth:`connect` once both models are known (adapters are
+    built here, before the optimiser and DDP exist); then each step :meth:`target`, without gradient and from teacher
+    taps alone, and :meth:`forward`, which returns one scalar loss a layer. The loss of the path is their sum.
+    """
+
+    non_negative: ClassVar[bool] = True
+    """Whether no loss of this path can be below zero; aggregators that take logarithms refuse it otherwise."""
+    batch_dependent: ClassVar[bool] = False
+    """Whether the loss of a sample depends on the other samples of its batch, by more than BatchNorm's statistics."""
+    storable: ClassVar[bool] = True
+    """Whether the target is a function of teacher, image and view alone, sample by sample."""
+
+    pairs: tuple[TapPair, ...] = ()
+    """Which student tap learns from which teacher tap; set by :meth:`connect`."""
+
+    def connect(self, student: Probe, teacher: Probe) -> None:
+        """Choose the taps and build what depends on their shapes.
+
+        Raises:
+            ValueError: a tap does not exist, or its shape cannot meet its partner's.
+        """
+        self.pairs = self.choose_pairs(student, teacher)
+        self.build(student, teacher)
+
+    @abstractmethod
+    def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+        """Return the tap pairs that this path reads."""
+
+    def build(self, student: Probe, teacher: Probe) -> None:
+        """Build adapters and buffers from the shapes at ``self.pairs``; most paths need none."""
+
+    @abstractmethod
+    def target(self, taps: Taps) -> Target:
+        """Compute, a sample at a time and without gradient, what the path needs of the teacher.
+
+        Args:
+            taps: the teacher's activations, by teacher tap name.
+
+        Returns:
+            One tensor a layer, ``[batch, ...]``, at the teacher's resolution.
+        """
+
+    @abstractmethod
+    def forward(self, taps: Taps, target: Target, batch: Batch) -> dict[str, Tensor]:
+        """Compute one scalar loss a layer, by layer name.
+
+        Args:
+            taps: the student's activations, by student tap name.
+            target: what :meth:`target` returned for the same samples.
+            batch: labels and sample indices, for the paths that need them.
+        """
+
+
+class LogitPath(Path):
+    """A path between the logits of both models: one layer, named ``logits``.
+
+    Losses are computed in float32 (or float64), whatever precision the models run in.
+    """
+
+    def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+        """Pair the outputs; both models must know the same classes."""
+        if student.output_shape != teacher.output_shape:
+            raise ValueError(
+                f"{type(self).__name__} compares logits of equal shape, but the student gives "
+                f"{list(student.output_shape)} and the teacher {list(teacher.output_shape)} a sample: "
+                "both models need the same number of classes"
+            )
+        return (TapPair(student=OUTPUT, teacher=OUTPUT, layer="logits"),)
+
+    def target(self, taps: Taps) -> Target:
+        """Return the teacher's logits, ``[batch, class]``."""
+        return {"logits": widen(taps[OUTPUT].detach())}
+
+    def forward(self, taps: Taps, target: Target, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss under the one layer name ``logits``."""
+        student = widen(taps[OUTPUT])
+        with no_autocast(student):
+            return {"logits": self.loss(student, widen(target["logits"]), batch)}
+
+    @abstractmethod
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        """Compute the scalar loss from both logits, ``[batch, class]``."""
+
+
+class FeaturePath(Path):
+    """A path between feature maps, stage by stage; the layers are named after the student's taps.
+
+    Adapters and losses are computed in float32 (or float64), whatever precision the models run in.
+
+    Args:
+        taps: ``auto`` pairs both models stage by stage; a list of ``{student: NAME, teacher: NAME}`` names modules.
+
+    Raises:
+        ValueError: ``taps`` is neither.
+    """
+
+    def __init__(self, taps: TapChoice = "auto") -> None:
+        super().__init__()
+        if taps != "auto" and not _names_pairs(taps):
+            raise ValueError(f"taps must be 'auto' or a list of {{student: NAME, teacher: NAME}}, found {taps!r}")
+        self.taps = taps
+
+    def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+        """Pair by stage, or as the option ``taps`` says."""
+        if self.taps == "auto":
+            return pair_stages(student, teacher)
+        return pair_named(student, teacher, self.taps)
+
+    def target(self, taps: Taps) -> Target:
+        """Return :meth:`layer_target` of every teacher tap."""
+        targets = {}
+        for pair in self.pairs:
+            teacher = widen(taps[pair.teacher].detach())
+            with no_autocast(teacher):
+                targets[pair.layer] = self.layer_target(pair.layer, teacher)
+        return targets
+
+    def forward(self, taps: Taps, target: Target, batch: Batch) -> dict[str, Tensor]:
+        """Return :meth:`layer_loss` of every pair."""
+        losses = {}
+        for pair in self.pairs:
+            student = widen(taps[pair.student])
+            with no_autocast(student):
+                losses[pair.layer] = self.layer_loss(pair.layer, student, widen(target[pair.layer]))
+        return losses
+
+    @abstractmethod
+    def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
+        """Compute one layer's target from the teacher's map ``[batch, channel, height, width]``, at least float32."""
+
+    @abstractmethod
+    def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
+        """Compute one layer's scalar loss from the student's map and the stored target, both at least float32."""
+
+
+class AdaptedFeaturePath(FeaturePath):
+    """A feature path whose student maps first pass an adapter to the teacher's width (1x1 convolution + BatchNorm)."""
+
+    adapters: nn.ModuleDict
+
+    def build(self, student: Probe, teacher: Probe) -> None:
+        """Build one adapter a pair; it is used even where the widths agree, as in the paper's code."""
+        self.adapters = nn.ModuleDict(
+            {
+                key(pair.layer): Adapter(student[pair.student].channels, teacher[pair.teacher].channels)
+                for pair in self.pairs
+            }
+        )
+
+    def adapt(self, layer: str, student: Tensor) -> Tensor:
+        """Bring a student map to the teacher's number of channels."""
+        adapted: Tensor = self.adapters[key(layer)](student)
+        if len(adapted) == 1 and adapted.requires_grad:
+            # BatchNorm on CPU (torch 2.14) returns a wrong gradient for one sample if the incoming one is transposed.
+            adapted.register_hook(_contiguous)  # type: ignore[no-untyped-call]
+        return adapted
+
+
+def key(layer: str) -> str:
+    """Return a layer's name as a legal submodule name, a different one for every layer.
+
+    The slashes keep it apart from Python attributes: ``ModuleDict`` refuses ``values`` or ``type`` as a key.
+    """
+    return "tap/" + layer.replace(".", "/")
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in float32 where it is narrower; float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def no_autocast(tensor: Tensor) -> torch.autocast:
+    """Return a context without autocast on the device of ``tensor``: bfloat16 has 3 digits, too few for a loss."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def _contiguous(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.contiguous()
+
+
+def _names_pairs(taps: object) -> bool:
+    return (
+        isinstance(taps, Sequence)
+        and len(taps) > 0
+        and not isinstance(taps, str)
+        and all(
+            isinstance(pair, Mapping)
+            and set(pair) == {"student", "teacher"}
+            and all(isinstance(name, str) for name in pair.values())
+            for pair in taps
+        )
+    )
+
+
+__all__ = [
+    "AdaptedFeaturePath",
+    "FeaturePath",
+    "LogitPath",
+    "Path",
+    "TapChoice",
+    "Taps",
+    "Target",
+    "key",
+    "no_autocast",
+    "pair_last",
+    "widen",
+]

@@ -1,0 +1,150 @@
+"""What every aggregator must do: each test runs for all of `distill.aggregators.__all__`, by path and by layer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+from aggregator_cases import EXAMPLES, Example, connected, example, losses_of, module_of, variants
+from torch import Tensor, nn
+
+from distill import aggregators
+from distill.aggregators import Adaptive, AdaptivePaper, Aggregator, Equal, Fixed, LogSum, Losses
+
+NAMES = sorted(aggregators.__all__)
+
+every_aggregator = pytest.mark.parametrize("variant", variants())
+
+
+def test_registry_is_sorted_and_makes_aggregators_alone() -> None:
+    assert aggregators.__all__ == sorted(aggregators.__all__)
+    assert all(isinstance(example(variant), Aggregator) for variant in variants())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_values(name: str) -> None:
+    tests = module_of(name)
+    goldens = getattr(tests, "GOLDENS", {}).get(name)
+    assert goldens, f"add hand-derived values of {name}, functions of the class, to GOLDENS in {tests.__name__}.py"
+    for golden in goldens:
+        golden(getattr(aggregators, name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_names_its_source(name: str) -> None:
+    assert "Source:" in (inspect.getdoc(getattr(aggregators, name)) or ""), "say which equation of which paper this is"
+
+
+def losses_for(aggregator: Aggregator, seed: int = 0, dtype: torch.dtype = torch.float64) -> Losses:
+    values = 0.1 + torch.rand(len(aggregator.keys), generator=torch.Generator().manual_seed(seed))
+    losses = losses_of(*values.tolist(), dtype=dtype)
+    return Losses(losses.task, losses.paths, aggregator.keys, progress=0.5)
+
+
+@every_aggregator
+def test_weights_are_what_multiplies_each_loss(variant: str) -> None:
+    aggregator = example(variant)
+    losses = losses_for(aggregator)
+    aggregate = aggregator(losses)
+    assert aggregate.total.shape == ()
+    assert aggregate.weights.shape == (len(aggregator.keys),)
+    assert not aggregate.weights.requires_grad
+    aggregate.total.backward()
+    torch.testing.assert_close(losses.paths.grad, aggregate.weights.double())
+    torch.testing.assert_close(losses.task.grad, torch.ones((), dtype=torch.float64))
+
+
+@every_aggregator
+def test_a_loss_meets_its_own_weight(variant: str) -> None:
+    # Moving one loss must leave the gradient of every other one alone.
+    aggregator = example(variant)
+    losses = losses_for(aggregator)
+    before = aggregator(losses).weights
+    for index in range(len(aggregator.keys)):
+        values = losses.paths.detach().clone()
+        values[index] *= 2
+        after = aggregator(Losses(losses.task, values, losses.keys, 0.5)).weights
+        others = [position for position in range(len(aggregator.keys)) if position != index]
+        assert torch.equal(after[others], before[others])
+
+
+class Toy(nn.Module):
+    """A student of two numbers, with as many losses as the aggregator has keys."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        super().__init__()
+        self.features = nn.Parameter(torch.tensor([0.5, -0.25]))
+        self.aggregator = aggregator
+
+    def step(self, optimizer: torch.optim.Optimizer, seed: int) -> Tensor:
+        goals = torch.randn(len(self.aggregator.keys), 2, generator=torch.Generator().manual_seed(seed))
+        paths = (self.features - goals).square().sum(dim=1)
+        aggregate = self.aggregator(Losses(self.features.square().sum(), paths, self.aggregator.keys, seed / 10))
+        optimizer.zero_grad()
+        aggregate.total.backward()
+        optimizer.step()
+        self.aggregator.after_step()
+        return aggregate.weights
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        own = {"params": list(self.aggregator.parameters()), **self.aggregator.parameter_options()}
+        groups = [{"params": [self.features]}, own] if own["params"] else [{"params": [self.features]}]
+        return torch.optim.SGD(groups, lr=0.05, momentum=0.9, weight_decay=1e-4)
+
+
+@every_aggregator
+def test_saved_restored_and_continued_is_the_same_as_uninterrupted(variant: str) -> None:
+    toy = Toy(example(variant))
+    optimizer = toy.optimizer()
+    for seed in range(3):
+        toy.step(optimizer, seed)
+    saved = copy.deepcopy((toy.state_dict(), optimizer.state_dict()))
+    restored = Toy(example(variant))
+    restored.load_state_dict(saved[0])
+    restored_optimizer = restored.optimizer()
+    restored_optimizer.load_state_dict(saved[1])
+    for seed in range(3, 6):
+        assert torch.equal(toy.step(optimizer, seed), restored.step(restored_optimizer, seed))
+    assert torch.equal(toy.features, restored.features)
+
+
+@every_aggregator
+def test_bfloat16_autocast_changes_nothing(variant: str) -> None:
+    aggregator = example(variant)
+    losses = losses_for(aggregator, dtype=torch.float32)
+    outside = aggregator(losses)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = aggregator(losses)
+    assert inside.total.dtype == torch.float32
+    assert torch.equal(inside.total, outside.total)
+    assert torch.equal(inside.weights, outside.weights)
+
+
+@every_aggregator
+def test_paths_that_can_be_negative_are_taken_or_refused_as_declared(variant: str) -> None:
+    aggregator = example(variant)
+    layers = EXAMPLES.get(variant.partition(" by layer")[0], Example()).layers
+    if aggregator.accepts_negative:
+        aggregator.connect(layers, negative=list(layers))
+        return
+    with pytest.raises(ValueError, match="to infinity") as refusal:
+        aggregator.connect(layers, negative=["soft_target"])
+    message = str(refusal.value)
+    assert type(aggregator).__name__ in message
+    assert "soft_target" in message
+    assert "use Equal or Fixed" in message
+
+
+@pytest.mark.parametrize("make", [Adaptive, AdaptivePaper, Equal, LogSum, lambda: Fixed({})])
+def test_without_paths_the_task_is_all(make: Callable[[], Aggregator]) -> None:
+    aggregator = connected(make(), 0)
+    task = torch.tensor(2.5, requires_grad=True)
+    aggregate = aggregator(Losses(task, torch.zeros(0), (), 0.0))
+    aggregate.total.backward()
+    aggregator.after_step()
+    assert aggregate.total.item() == 2.5
+    assert task.grad.item() == 1.0
+    assert aggregate.weights.shape == (0,)

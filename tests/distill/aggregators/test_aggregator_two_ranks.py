@@ -1,0 +1,104 @@
+"""Two real gloo ranks with different data: weights agree bit for bit, and training equals the whole batch."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from aggregator_cases import example, variants
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distill.aggregators import Adaptive, Aggregator, Equal, LogSum, Losses
+
+NUM_STEPS = 4
+EMPTY = {"Adaptive": Adaptive, "Equal": Equal, "LogSum": LogSum}
+
+
+class Student(nn.Module):
+    """One linear layer and as many losses as there are keys, each a mean over the samples."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        nn.init.constant_(self.linear.weight, 0.3)
+        nn.init.constant_(self.linear.bias, 0.1)
+        self.aggregator = aggregator
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        outputs = self.linear(inputs)
+        goals = [outputs - index - 1 for index in range(len(self.aggregator.keys))]
+        paths = torch.stack([goal.square().mean() for goal in goals]) if goals else outputs.new_zeros(0)
+        aggregate = self.aggregator(Losses(outputs.square().mean(), paths, self.aggregator.keys, 0.0))
+        return aggregate.total, aggregate.weights, paths.detach()
+
+
+def train(aggregator: Aggregator, samples: slice) -> dict[str, Tensor]:
+    """Train on these samples of each batch; wrapped in DDP where there are ranks."""
+    student = Student(aggregator).double()
+    module = DistributedDataParallel(student) if dist.is_initialized() else student
+    own = {"params": list(aggregator.parameters()), **aggregator.parameter_options()}
+    optimizer = torch.optim.SGD([{"params": list(student.linear.parameters())}, own], lr=0.05, momentum=0.9)
+    weights, losses = [], []
+    for step in range(NUM_STEPS):
+        batch = torch.randn(8, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        batch[4:] *= 10  # the second rank sees much larger losses
+        total, weight, loss = module(batch[samples])
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        aggregator.after_step()
+        weights.append(weight)
+        losses.append(loss)
+    return {
+        "weights": torch.stack(weights),
+        "losses": torch.stack(losses),
+        "student": torch.cat([parameter.detach().flatten() for parameter in student.linear.parameters()]),
+    }
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
+    )
+    samples = slice(4 * rank, 4 * rank + 4)
+    results = {variant: train(example(variant), samples) for variant in variants()}
+    for name, make in EMPTY.items():
+        aggregator = make()
+        aggregator.connect({})
+        results[f"{name} without paths"] = train(aggregator, samples)
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    return [torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("variant", variants())
+def test_ranks_agree_and_equal_the_whole_batch(variant: str, ranks: Any) -> None:
+    first, second = (results[variant] for results in ranks)
+    assert not torch.isclose(first["losses"], second["losses"], rtol=0.5).any(), "the ranks saw different data"
+    assert torch.equal(first["weights"], second["weights"])
+    assert torch.equal(first["student"], second["student"])
+    whole = train(example(variant), slice(None))
+    torch.testing.assert_close(first["weights"], whole["weights"], rtol=1e-12, atol=0)
+    torch.testing.assert_close(first["student"], whole["student"], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_student_alone_trains_on_two_ranks(name: str, ranks: Any) -> None:
+    aggregator = EMPTY[name]()
+    aggregator.connect({})
+    whole = train(aggregator, slice(None))
+    for results in ranks:
+        torch.testing.assert_close(results[f"{name} without paths"]["student"], whole["student"])

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from aggregator_cases import connected, losses_of
+
+from distill.aggregators import Aggregator, Equal
+
+
+def golden_sum(make: Callable[..., Aggregator]) -> None:
+    # 1 + 2 * (3 + 5) = 17; without the option 1 + 3 + 5 = 9.
+    losses = losses_of(3.0, 5.0)
+    aggregate = connected(make(alpha_distill=2.0), 2)(losses)
+    aggregate.total.backward()
+    torch.testing.assert_close(aggregate.total.item(), 17.0)
+    torch.testing.assert_close(aggregate.weights, torch.tensor([2.0, 2.0], dtype=torch.float64))
+    torch.testing.assert_close(losses.paths.grad, torch.tensor([2.0, 2.0], dtype=torch.float64))
+    torch.testing.assert_close(losses.task.grad, torch.ones((), dtype=torch.float64))
+    torch.testing.assert_close(connected(make(), 2)(losses_of(3.0, 5.0)).total.item(), 9.0)
+
+
+GOLDENS = {"Equal": (golden_sum,)}
+
+
+def test_a_louder_path_counts_more() -> None:
+    # Unlike under LogSum: the gradient of a path that is multiplied by 1000 is multiplied by 1000.
+    features = torch.tensor([2.0], requires_grad=True)
+    gradients = []
+    for scale in (1.0, 1000.0):
+        losses = losses_of(0.0)
+        paths = scale * features.square()
+        total = connected(Equal(), 1)(type(losses)(losses.task, paths, losses.keys, 0.0)).total
+        gradients.append(torch.autograd.grad(total, features)[0])
+    torch.testing.assert_close(gradients[1], 1000 * gradients[0])
+
+
+@pytest.mark.parametrize("alpha", [-1, math.nan, math.inf, "1", False])
+def test_alpha_must_not_be_negative(alpha: Any) -> None:
+    with pytest.raises(ValueError, match="alpha_distill must be a finite number of at least 0, found"):
+        Equal(alpha_distill=alpha)

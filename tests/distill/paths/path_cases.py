@@ -1,0 +1,156 @@
+"""Students and teachers as the path tests see them: shapes and tensors, without any model."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distill import paths
+from distill.adapter import Adapter
+from distill.batch import Batch
+from distill.paths import Path
+from distill.taps import OUTPUT, Probe, Tap
+
+Shapes = Sequence[tuple[int, int, int]]
+
+EXAMPLES: dict[str, dict[str, Any]] = {}
+"""Constructor arguments of the paths that have required ones."""
+
+
+@dataclass
+class Case:
+    """A connected path and random activations for it."""
+
+    path: Path
+    student: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+
+    def target(self) -> dict[str, Tensor]:
+        return self.path.target(self.teacher)
+
+    def losses(self) -> dict[str, Tensor]:
+        return self.path(self.student, self.target(), batch_of(len(self.student[OUTPUT])))
+
+    def loss(self) -> Tensor:
+        return torch.stack(list(self.losses().values())).sum()
+
+
+def batch_of(size: int) -> Batch:
+    return Batch(torch.zeros(size, 1, 1, 1), torch.zeros(size, dtype=torch.int64), torch.arange(size))
+
+
+def make_probe(prefix: str, shapes: Shapes, *, num_classes: int = 4, classifier: nn.Linear | None = None) -> Probe:
+    """Return what `probe` would say of a model with stages `<prefix>0`, `<prefix>1`, ... of these shapes."""
+    stages = tuple(
+        Tap(f"{prefix}{index}", channels, height, width, stride=2.0**index, layout="nchw")
+        for index, (channels, height, width) in enumerate(shapes)
+    )
+    output = Tap(OUTPUT, num_classes, 1, 1, stride=2.0 ** len(shapes), layout="vector")
+    return Probe(
+        taps={tap.name: tap for tap in (*stages, output)},
+        stages=stages,
+        last=stages[-1],
+        output_shape=(num_classes,),
+        classifier=classifier,
+    )
+
+
+def connect(path: Path, student: Shapes, teacher: Shapes, classifier: nn.Linear | None = None) -> Path:
+    """Connect a path; the classes are those of the teacher's classifier, or 4."""
+    num_classes = 4 if classifier is None else classifier.out_features
+    path.connect(
+        make_probe("s", student, num_classes=num_classes),
+        make_probe("t", teacher, num_classes=num_classes, classifier=classifier),
+    )
+    return path
+
+
+def identity_adapters(path: Path) -> Path:
+    """Make every adapter the identity, for what a hand can compute."""
+    path.eval()
+    for module in path.modules():
+        if isinstance(module, Adapter):
+            nn.init.dirac_(module.convolution.weight)
+            module.norm.eps = 0.0
+    return path
+
+
+def example(name: str) -> Path:
+    """Return an instance of the registered path `name`."""
+    try:
+        return getattr(paths, name)(**EXAMPLES.get(name, {}))
+    except TypeError as error:
+        pytest.fail(f"{name} needs arguments: add them to EXAMPLES in tests/distill/paths/path_cases.py ({error})")
+
+
+def make_case(
+    name: str,
+    *,
+    student: Shapes = ((3, 4, 4), (5, 2, 2)),
+    teacher: Shapes = ((4, 4, 4), (6, 2, 2)),
+    batch_size: int = 3,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Case:
+    """Return the registered path `name`, connected, with random activations of both models."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        path = connect(example(name), student, teacher, nn.Linear(teacher[-1][0], 4))
+        for parameter in path.parameters():  # BatchNorm starts as 1 and 0: would hide that they are used
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        taps = [
+            {
+                OUTPUT: 2 * torch.randn(batch_size, 4, dtype=torch.float64),
+                **{
+                    f"{prefix}{index}": torch.randn(batch_size, *shape, dtype=torch.float64)
+                    for index, shape in enumerate(shapes)
+                },
+            }
+            for prefix, shapes in (("s", student), ("t", teacher))
+        ]
+    student_taps, teacher_taps = ({key: value.to(dtype) for key, value in side.items()} for side in taps)
+    return Case(path.to(torch.promote_types(dtype, torch.float32)), student_taps, teacher_taps)
+
+
+def module_of(name: str) -> ModuleType:
+    """Return the test module of the registered path `name`, which holds its goldens and its reference."""
+    module = f"test_{getattr(paths, name).__module__.rpartition('.')[2]}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        pytest.fail(
+            f"{name} has no tests: add tests/distill/paths/{module}.py with GOLDENS (hand-derived values, functions of "
+            "the class) and reference(path, student, teacher) (the equation in plain loops)"
+        )
+
+
+def naive_adapter(adapter: Adapter, maps: Tensor) -> list[Any]:
+    """Compute convolution and BatchNorm in plain loops; `[batch][channel][row][column]`."""
+    inputs = maps.double().tolist()
+    weights = adapter.convolution.weight.double().flatten(1).tolist()
+    rows, columns = range(len(inputs[0][0])), range(len(inputs[0][0][0]))
+    mixed = [
+        [
+            [[sum(w * m[r][c] for w, m in zip(line, sample, strict=True)) for c in columns] for r in rows]
+            for line in weights
+        ]
+        for sample in inputs
+    ]
+    norm = adapter.norm
+    for channel, (scale, shift) in enumerate(zip(norm.weight.tolist(), norm.bias.tolist(), strict=True)):
+        values = [sample[channel][r][c] for sample in mixed for r in rows for c in columns]
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / len(values)
+        if not norm.training:
+            mean, variance = norm.running_mean[channel].item(), norm.running_var[channel].item()
+        factor = scale / (variance + norm.eps) ** 0.5
+        for sample in mixed:
+            sample[channel] = [[factor * (value - mean) + shift for value in row] for row in sample[channel]]
+    return mixed

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from path_cases import batch_of, connect, make_case
+from torch import Tensor
+
+from distill.paths import AttentionTransfer, Path
+
+
+def golden_unit_maps(cls: type[Path]) -> None:
+    # First sample.  Student energy ((-1)^2 + sqrt2^2, 2^2 + 0) = (3, 4), length 5, unit map (.6, .8).
+    # Teacher energy (2^2 + 0, (-1)^2 + sqrt2^2) = (4, 3), unit map (.8, .6).  Differences (-.2, .2), mean square .04.
+    # Second sample: flat maps at two scales, 0.  Mean over the batch: .02.
+    root = math.sqrt(2)
+    student = torch.tensor([[[[-1.0, 2.0]], [[root, 0.0]]], [[[1.0, 1.0]], [[1.0, 1.0]]]])
+    teacher = torch.tensor([[[[2.0, -1.0]], [[0.0, root]]], [[[3.0, 3.0]], [[-3.0, 3.0]]]])
+    path = connect(cls(), [(2, 1, 2)], [(2, 1, 2)])
+    target = path.target({"t0": teacher})
+    torch.testing.assert_close(target["s0"], torch.tensor([[[4.0, 3.0]], [[18.0, 18.0]]]))
+    loss = path({"s0": student}, target, batch_of(2))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(0.02), rtol=1e-5, atol=0)
+
+
+def golden_pools_the_larger_map(cls: type[Path]) -> None:
+    # Teacher energy [[1, 5], [7, 1]], columns averaged: (4, 3), unit (.8, .6).  Student (3, 4): (.6, .8).  Mean .04.
+    # (Pooling after normalising would give (4, 3)/sqrt(76); pooling by maximum (7, 5).)
+    student = torch.tensor([[[[math.sqrt(3), 2.0]]]])
+    teacher = torch.tensor([[[[1.0, math.sqrt(5)], [math.sqrt(7), 1.0]]]])
+    path = connect(cls(), [(1, 1, 2)], [(1, 2, 2)])
+    loss = path({"s0": student}, path.target({"t0": teacher}), batch_of(1))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(0.04), rtol=1e-5, atol=0)
+    swapped = connect(cls(), [(1, 2, 2)], [(1, 1, 2)])
+    loss = swapped({"s0": teacher}, swapped.target({"t0": student}), batch_of(1))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(0.04), rtol=1e-5, atol=0)
+
+
+def golden_pools_height_and_width_alike(cls: type[Path]) -> None:
+    # The same numbers, turned: teacher rows averaged to (4, 3), student (3, 4).
+    student = torch.tensor([[[[math.sqrt(3)], [2.0]]]])
+    teacher = torch.tensor([[[[1.0, math.sqrt(7)], [math.sqrt(5), 1.0]]]])
+    path = connect(cls(), [(1, 2, 1)], [(1, 2, 2)])
+    loss = path({"s0": student}, path.target({"t0": teacher}), batch_of(1))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(0.04), rtol=1e-5, atol=0)
+
+
+def golden_epsilon(cls: type[Path]) -> None:
+    # Student energy (3e-6, 4e-6): length 5e-6, plus 1e-6: divided by 6e-6: (1/2, 2/3).  Teacher silent: (0, 0).
+    # Squares (1/4, 4/9), mean 25/72.  (A mean over the 2 channels instead of the sum would give 2.5e-6 + 1e-6.)
+    student = torch.tensor([[[[1.5e-6, 2e-6]], [[1.5e-6, 2e-6]]]], dtype=torch.float64).sqrt()
+    path = connect(cls(), [(2, 1, 2)], [(2, 1, 2)])
+    loss = path({"s0": student}, path.target({"t0": torch.zeros(1, 2, 1, 2).double()}), batch_of(1))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(25 / 72, dtype=torch.float64))
+
+
+GOLDENS = {
+    "AttentionTransfer": (
+        golden_unit_maps,
+        golden_pools_the_larger_map,
+        golden_pools_height_and_width_alike,
+        golden_epsilon,
+    )
+}
+
+
+def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:
+    """Pixel by pixel: energy, window means, length, squared difference."""
+    losses = {}
+    for pair in path.pairs:
+        per_sample = []
+        for one, other in zip(student[pair.student].tolist(), teacher[pair.teacher].tolist(), strict=True):
+            height, width = min(len(one[0]), len(other[0])), min(len(one[0][0]), len(other[0][0]))
+            flat = []
+            for maps in (one, other):
+                pooled = []
+                for row in range(height):
+                    for column in range(width):
+                        window = [
+                            sum(channel[y][x] ** 2 for channel in maps)
+                            for y in _window(row, len(maps[0]), height)
+                            for x in _window(column, len(maps[0][0]), width)
+                        ]
+                        pooled.append(sum(window) / len(window))
+                length = math.sqrt(sum(value * value for value in pooled)) + 1e-6
+                flat.append([value / length for value in pooled])
+            per_sample.append(sum((a - b) ** 2 for a, b in zip(*flat, strict=True)) / (height * width))
+        losses[pair.layer] = sum(per_sample) / len(per_sample)
+    return losses
+
+
+def _window(index: int, size: int, cells: int) -> range:
+    return range(index * size // cells, -(-(index + 1) * size // cells))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [((2, 7, 5), (3, 4, 3)), ((2, 4, 3), (3, 7, 5)), ((2, 7, 2), (3, 3, 5)), ((2, 5, 5), (3, 1, 1))],
+    ids=["larger student", "larger teacher", "one each", "single position"],
+)
+def test_sizes_that_do_not_divide(student: Any, teacher: Any) -> None:
+    case = make_case("AttentionTransfer", student=[student], teacher=[teacher])
+    for layer, loss in case.losses().items():
+        assert loss.item() == pytest.approx(reference(case.path, case.student, case.teacher)[layer], rel=1e-10)
+
+
+def test_same_map_at_another_scale_sign_and_width_costs_nothing() -> None:
+    features = torch.randn(2, 3, 4, 4)
+    path = connect(AttentionTransfer(), [(6, 4, 4)], [(3, 4, 4)])
+    target = path.target({"t0": features})
+    loss = path({"s0": -5 * torch.cat([features, features], dim=1)}, target, batch_of(2))["s0"]
+    assert loss.item() == pytest.approx(0, abs=1e-9)
+
+
+def test_owns_no_adapter() -> None:
+    assert not list(connect(AttentionTransfer(), [(3, 4, 4)], [(8, 4, 4)]).parameters())

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from path_cases import batch_of, connect
+from torch import Tensor
+
+from distill.paths import Path, SoftTarget
+from distill.taps import OUTPUT
+
+
+def golden_two_classes(cls: type[Path]) -> None:
+    # T = 2.  Student (0, 2 ln 3) / 2 = (0, ln 3): q = (1/4, 3/4).  Teacher (5, 5): p = (1/2, 1/2).
+    # KL(p || q) = 1/2 ln((1/2)/(1/4)) + 1/2 ln((1/2)/(3/4)) = 1/2 ln 2 + 1/2 ln(2/3) = 1/2 ln(4/3).
+    # (The other way round it would be -1/4 ln 2 + 3/4 ln(3/2).)  Times T^2: 2 ln(4/3).
+    # A second sample with equal answers gives 0, so the mean over samples is ln(4/3).
+    student = torch.tensor([[0.0, 2 * math.log(3)], [1.0, -1.0]])
+    teacher = torch.tensor([[5.0, 5.0], [3.0, 1.0]])
+    path = connect(cls(temperature=2.0), [(1, 1, 1)], [(1, 1, 1)])
+    loss = path({OUTPUT: student}, path.target({OUTPUT: teacher}), batch_of(2))["logits"]
+    torch.testing.assert_close(loss, torch.tensor(math.log(4 / 3)))
+
+
+def golden_default_temperature(cls: type[Path]) -> None:
+    # T = 4.  Student (0, 4 ln 3) / 4: q = (1/4, 3/4).  Teacher equal: p = (1/2, 1/2).  16 * 1/2 ln(4/3) = 8 ln(4/3).
+    path = connect(cls(), [(1, 1, 1)], [(1, 1, 1)])
+    student = torch.tensor([[0.0, 4 * math.log(3)]])
+    loss = path({OUTPUT: student}, path.target({OUTPUT: torch.zeros(1, 2)}), batch_of(1))["logits"]
+    torch.testing.assert_close(loss, torch.tensor(8 * math.log(4 / 3)))
+
+
+def golden_rounding_below_zero(cls: type[Path]) -> None:
+    # Answers that differ in the last digits: rounding must not make the divergence negative.
+    generator = torch.Generator().manual_seed(0)
+    path = connect(cls(), [(1, 1, 1)], [(1, 1, 1)])
+    for _ in range(50):
+        logits = 10 * torch.randn(1, 100, generator=generator)
+        nearly = logits + 1e-6 * torch.randn(1, 100, generator=generator)
+        loss = path({OUTPUT: nearly}, path.target({OUTPUT: logits}), batch_of(1))["logits"]
+        assert 0 <= loss.item() < 1e-5
+
+
+GOLDENS = {"SoftTarget": (golden_two_classes, golden_default_temperature, golden_rounding_below_zero)}
+
+
+def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:
+    """Class by class, from probabilities."""
+    per_sample = []
+    for one, other in zip(student[OUTPUT].tolist(), teacher[OUTPUT].tolist(), strict=True):
+        q = [math.exp(value / 4) / sum(math.exp(v / 4) for v in one) for value in one]
+        p = [math.exp(value / 4) / sum(math.exp(v / 4) for v in other) for value in other]
+        per_sample.append(sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True)))
+    return {"logits": 4 * 4 * sum(per_sample) / len(per_sample)}
+
+
+def test_gradient_is_the_difference_of_probabilities() -> None:
+    # d/ds of T^2 KL(p || q) is T (q - p): for q = (1/4, 3/4), p = (1/2, 1/2), T = 2: (-1/2, 1/2).
+    student = torch.tensor([[0.0, 2 * math.log(3)]], requires_grad=True)
+    path = connect(SoftTarget(temperature=2.0), [(1, 1, 1)], [(1, 1, 1)])
+    path({OUTPUT: student}, path.target({OUTPUT: torch.zeros(1, 2)}), batch_of(1))["logits"].backward()
+    torch.testing.assert_close(student.grad, torch.tensor([[-0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e30])
+def test_huge_logits_stay_finite(scale: float) -> None:
+    student = (scale * torch.randn(4, 10, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    teacher = scale * torch.randn(4, 10, generator=torch.Generator().manual_seed(2))
+    path = connect(SoftTarget(), [(1, 1, 1)], [(1, 1, 1)])
+    loss = path({OUTPUT: student}, path.target({OUTPUT: teacher}), batch_of(4))["logits"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(student.grad).all()
+
+
+def test_dense_answers_average_over_positions() -> None:
+    # [batch, class, height, width]: the mean over pixels of what each pixel alone would give.
+    student, teacher = torch.randn(2, 2, 3, 2, 2, generator=torch.Generator().manual_seed(3)).unbind()
+    path = connect(SoftTarget(), [(1, 1, 1)], [(1, 1, 1)])
+
+    def loss(one: Tensor, other: Tensor) -> Tensor:
+        return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
+
+    pixels = [loss(student[:, :, y, x], teacher[:, :, y, x]) for y in range(2) for x in range(2)]
+    torch.testing.assert_close(loss(student, teacher), torch.stack(pixels).mean())
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.inf, math.nan, "4", True, None])
+def test_temperature_must_be_positive(temperature: Any) -> None:
+    with pytest.raises(ValueError, match="temperature must be a finite number above 0, found"):
+        SoftTarget(temperature=temperature)

@@ -1,0 +1,260 @@
+"""Do the golden values notice a wrong sign, norm or reduction?  Each mutant of the source must fail at least one.
+
+A mutant replaces one piece of a module's text; the module is executed aside, and the golden values of
+`tests/distill/paths` and `tests/distill/aggregators` run against what it defines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from distill import aggregators, paths
+
+for folder in ("paths", "aggregators"):  # the goldens import their neighbours by name, as pytest lets them
+    if str(Path(__file__).parent / folder) not in sys.path:
+        sys.path.append(str(Path(__file__).parent / folder))
+
+FAMILIES: dict[str, ModuleType] = {
+    **dict.fromkeys(paths.__all__, paths),
+    **dict.fromkeys(aggregators.__all__, aggregators),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of the source that `name` is made of; in its own module, or in its family's `base`."""
+
+    name: str
+    old: str
+    new: str
+    in_base: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.old} -> {self.new}"
+
+
+def of(name: str, *changes: tuple[str, str], in_base: bool = False) -> list[Mutant]:
+    return [Mutant(name, old, new, in_base) for old, new in changes]
+
+
+MUTANTS = [
+    *of(
+        "AttentionTransfer",
+        ("features.square().sum(dim=1)", "features.sum(dim=1)"),
+        ("features.square().sum(dim=1)", "features.abs().sum(dim=1)"),
+        ("features.square().sum(dim=1)", "features.square().mean(dim=1)"),
+        ("features.square().sum(dim=1)", "features.square().amax(dim=1)"),
+        ("F.mse_loss(", "F.l1_loss("),
+        ("_unit(_pool(target, size)))", "_unit(_pool(target, size)), reduction='sum')"),
+        ("_unit(_pool(target, size))", "-_unit(_pool(target, size))"),
+        ("_unit(_pool(target, size))", "_pool(_unit(target), size)"),
+        ("_unit(_pool(energy, size))", "_pool(_unit(energy), size)"),
+        ("energy / (norm + EPSILON)", "energy / norm.clamp_min(EPSILON)"),
+        ("energy / (norm + EPSILON)", "energy * (norm + EPSILON)"),
+        ("energy / (norm + EPSILON)", "energy"),
+        ("(norm + EPSILON)", "(norm - EPSILON)"),
+        ("EPSILON = 1e-6", "EPSILON = 1e-8"),
+        ("vector_norm(energy, dim", "vector_norm(energy, 1, dim"),
+        ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d"),
+        ("(min(energy.shape[1]", "(max(energy.shape[1]"),
+        ("min(energy.shape[2]", "max(energy.shape[2]"),
+    ),
+    *of(
+        "NSTGram",
+        ("dim=2, eps=EPSILON", "dim=1, eps=EPSILON"),
+        ("dim=2, eps=EPSILON", "dim=2, p=1, eps=EPSILON"),
+        ("F.normalize(features.flatten(2), dim=2, eps=EPSILON)", "features.flatten(2)"),
+        ("EPSILON = 1e-6", "EPSILON = 1e-12"),
+        ("F.mse_loss(", "F.l1_loss("),
+        ("F.mse_loss(rows @ rows.mT, target)", "F.mse_loss(rows @ rows.mT, target, reduction='sum')"),
+        ("F.mse_loss(rows @ rows.mT, target)", "F.mse_loss(rows @ rows.mT, -target)"),
+        ("_energy(rows, rows) + _energy", "_energy(rows, rows) - _energy"),
+        ("- 2 * _energy(rows, target)", "+ 2 * _energy(rows, target)"),
+        ("- 2 * _energy(rows, target)", "- _energy(rows, target)"),
+        ("rows.shape[1] ** 2", "rows.shape[1]"),
+        ("rows.shape[1] ** 2", "rows.shape[2] ** 2"),
+        (".clamp_min(0).mean()", ".mean()"),
+        (".clamp_min(0).mean()", ".clamp_min(0).sum()"),
+        (".square().sum(dim=(1, 2))", ".abs().sum(dim=(1, 2))"),
+        (".square().sum(dim=(1, 2))", ".square().mean(dim=(1, 2))"),
+        ("tap.channels > tap.height", "tap.channels < tap.height"),
+        ("self.adapt(layer, student)", "student"),
+    ),
+    *of(
+        "SoftTarget",
+        ("student / self.temperature", "student * self.temperature"),
+        ("teacher / self.temperature", "teacher"),
+        ("log_softmax(student / self.temperature, dim=1)", "log_softmax(student / self.temperature, dim=0)"),
+        ("self.temperature**2 *", "self.temperature *"),
+        ("self.temperature**2 *", "-(self.temperature**2) *"),
+        ("F.kl_div(log_q, log_p,", "F.kl_div(log_p, log_q,"),
+        (").sum(dim=1)", ").mean(dim=1)"),
+        (".clamp_min(0).mean()", ".clamp_min(0).sum()"),
+        (".clamp_min(0).mean()", ".mean()"),
+        ("temperature: float = 4.0", "temperature: float = 1.0"),
+    ),
+    *of(
+        "Logits",
+        ("F.mse_loss(", "F.l1_loss("),
+        ("F.mse_loss(student, teacher)", "F.mse_loss(student, -teacher)"),
+        ("F.mse_loss(student, teacher)", "-F.mse_loss(student, teacher)"),
+        ("F.mse_loss(student, teacher)", "F.mse_loss(student, teacher, reduction='sum')"),
+        ("F.mse_loss(student, teacher)", "(student - teacher).square().sum(dim=1).mean()"),
+        (
+            "F.mse_loss(student, teacher)",
+            "F.mse_loss(student - student.mean(1, True), teacher - teacher.mean(1, True))",
+        ),
+    ),
+    *of(
+        "Logits", ("return tensor.to(torch.promote_types(tensor.dtype, torch.float32))", "return tensor"), in_base=True
+    ),
+    *of(
+        "SoftmaxRegression",
+        (".mean(dim=(2, 3))", ".amax(dim=(2, 3))"),
+        (".mean(dim=(2, 3))", ".sum(dim=(2, 3))"),
+        ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, self.weight)"),
+        ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, -self.weight, self.bias)"),
+        ("F.mse_loss(", "F.l1_loss("),
+        ("F.mse_loss(logits, widen(target[pair.layer]))", "F.mse_loss(logits, -widen(target[pair.layer]))"),
+        ("widen(target[pair.layer]))", "widen(target[pair.layer]), reduction='sum')"),
+        ("self.adapter(student)", "student"),
+    ),
+    *of(
+        "FeatureMap",
+        ("teacher.mean(dim=(2, 3))", "teacher.amax(dim=(2, 3))"),
+        ("teacher.mean(dim=(2, 3))", "teacher.sum(dim=(2, 3))"),
+        ("teacher.mean(dim=(2, 3))", "-teacher.mean(dim=(2, 3))"),
+        ("student).mean(dim=(2, 3))", "student).sum(dim=(2, 3))"),
+        ("student).mean(dim=(2, 3))", "student).square().mean(dim=(2, 3)).sqrt()"),
+        ("self.adapt(layer, student)", "student"),
+        ("F.mse_loss(", "F.l1_loss("),
+        (", target)", ", target, reduction='sum')"),
+    ),
+    *of(
+        "Single",
+        ("losses.paths, self.weight", "losses.paths, -self.weight"),
+        ("losses.paths, self.weight", "losses.paths, 1.0"),
+        ("weight: float = 1.0", "weight: float = 0.1"),
+        ("num_keys != 1", "num_keys < 1"),
+    ),
+    *of(
+        "Equal",
+        ("losses.paths, self.alpha_distill", "losses.paths, -self.alpha_distill"),
+        ("losses.paths, self.alpha_distill", "losses.paths, self.alpha_distill / len(losses.paths)"),
+        ("losses.paths, self.alpha_distill", "losses.paths, 1.0"),
+        ("alpha_distill: float = 1.0", "alpha_distill: float = 0.5"),
+    ),
+    *of(
+        "Equal",
+        ("losses.task + (weights", "losses.task - (weights"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths.abs().sqrt()).sum()"),
+        ("losses.task + (weights", "losses.task.detach() + (weights"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths.detach()).sum()"),
+        in_base=True,
+    ),
+    *of(
+        "Fixed",
+        ("[self.weights[key] for key in self.keys]", "[*self.weights.values()]"),
+        ("[self.weights[key] for key in self.keys]", "[-self.weights[key] for key in self.keys]"),
+        ("weighted_sum(losses, self.values)", "weighted_sum(losses, self.values / self.values.sum())"),
+    ),
+    *of(
+        "Adaptive",
+        ("torch.exp(-self.a)", "torch.exp(self.a)"),
+        ("self.alpha_distill * torch.exp", "torch.exp"),
+        ("+ self.alpha_distill * self.a.sum()", "- self.alpha_distill * self.a.sum()"),
+        ("+ self.alpha_distill * self.a.sum()", "+ self.a.sum()"),
+        ("self.a.sum()", "self.a.mean()"),
+        ("self.a.sum()", "self.a.abs().sum()"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()"),
+        ("(weights * losses.paths).sum()", "(weights.detach() * losses.paths).sum()"),
+        ("losses.task + (", "losses.task - ("),
+        ("clamp_(min=", "clamp_(max="),
+        ("math.log(self.alpha_distill / weight)", "math.log(1 / weight)"),
+        ("torch.full((num_keys,), self.initial)", "torch.zeros(num_keys)"),
+        ("weight_decay: float | None = 0.0", "weight_decay: float | None = None"),
+        ('"lr": self.learning_rate', '"lr": None'),
+    ),
+    *of(
+        "AdaptivePaper",
+        ("weight_decay=None, max_weight=None", "weight_decay=0.0, max_weight=None"),
+        ("weight_decay=None, max_weight=None", "weight_decay=None, max_weight=LARGE_WEIGHT"),
+        ("learning_rate=None, weight_decay=None", "learning_rate=0.1, weight_decay=None"),
+        ("Adaptive(granularity, learning_rate=None", "Adaptive(granularity, initial=1.0, learning_rate=None"),
+    ),
+    *of(
+        "LogSum",
+        ("distributed.mean(losses.paths)", "losses.paths.detach()"),
+        ("+ self.epsilon", "- self.epsilon"),
+        ("self.alpha_distill / mean", "self.alpha_distill * mean"),
+        ("self.alpha_distill / mean", "1 / mean"),
+        ("mean.log().sum()", "mean.log().mean()"),
+        ("mean.log().sum()", "-mean.log().sum()"),
+        ("mean.log().sum()", "mean.sum()"),
+        ("self.alpha_distill * mean.log()", "mean.log()"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()"),
+        ("(descended - descended.detach())", "(descended.detach() - descended)"),
+        ("(descended - descended.detach())", "descended"),
+    ),
+]
+
+
+def execute(module: ModuleType, old: str = "", new: str = "") -> ModuleType:
+    """Execute the source of `module` once more, changed, without touching the imported one."""
+    source = Path(str(module.__file__)).read_text(encoding="utf-8")
+    if old and source.count(old) != 1:
+        pytest.fail(f"{module.__name__} holds {old!r} {source.count(old)} times, not once: update this table")
+    changed = ModuleType(module.__name__)
+    changed.__file__ = module.__file__
+    exec(compile(source.replace(old, new) if old else source, f"mutant of {module.__name__}", "exec"), vars(changed))
+    return changed
+
+
+def build(name: str, old: str = "", new: str = "", *, in_base: bool = False) -> Any:
+    """Return `name` made from changed source."""
+    family = FAMILIES[name]
+    own = sys.modules[getattr(family, name).__module__]
+    if not in_base:
+        return getattr(execute(own, old, new), name)
+    base = importlib.import_module(f"{family.__name__}.base")
+    with mock.patch.dict(sys.modules, {base.__name__: execute(base, old, new)}):
+        return getattr(execute(own), name)
+
+
+def failed_goldens(name: str, changed: Any) -> list[str]:
+    """Return the golden values that do not hold for `changed`; anything but a wrong value is an error."""
+    tests = importlib.import_module(f"test_{getattr(FAMILIES[name], name).__module__.rpartition('.')[2]}")
+    failed = []
+    for golden in tests.GOLDENS[name]:
+        try:
+            golden(changed)
+        except AssertionError:
+            failed.append(golden.__name__)
+    return failed
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("in_base", [False, True], ids=["own module", "base module"])
+def test_unchanged_source_passes(name: str, in_base: bool) -> None:
+    assert failed_goldens(name, build(name, in_base=in_base)) == []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_mutant_fails(mutant: Mutant) -> None:
+    changed = build(mutant.name, mutant.old, mutant.new, in_base=mutant.in_base)
+    assert failed_goldens(mutant.name, changed), "no golden value notices: add one that does"
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_everything_registered_has_mutants(name: str) -> None:
+    found = sum(mutant.name == name and not mutant.in_base for mutant in MUTANTS)
+    assert found >= 3, f"add mutants of {name} to MUTANTS: flip a sign, a norm and a reduction"
