@@ -1,0 +1,138 @@
+"""A student, its paths and its aggregator: the one module that DDP wraps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distill.aggregators import Aggregator, Losses
+from distill.batch import Batch
+from distill.counter_random import derive_seed
+from distill.paths import Path, Target
+from distill.taps import Probe, Tap, TapReader, probe
+from distill.tasks import Task
+from distill.teacher import Teacher
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Step(NamedTuple):
+    """The losses of one batch.
+
+    Attributes:
+        total: scalar; its gradient is the update to make.
+        task: scalar, the supervised loss.
+        layers: ``[layer]``, the loss of every layer of every path, in the order of ``Distiller.layer_keys``.
+        weights: ``[layer]``, detached: by how much each of them counted.
+    """
+
+    total: Tensor
+    task: Tensor
+    layers: Tensor
+    weights: Tensor
+
+
+class Distiller(nn.Module):
+    """Computes all losses of a batch and combines them into one scalar.
+
+    Construction connects the paths: it probes both models with ``sample``, pairs their taps, builds the adapters, and
+    tells the teacher what to record. Learned weights live here, inside what DDP wraps, so that they stay bit-identical
+    on every rank. A student trained alone is a distiller without paths and without teacher.
+
+    Args:
+        student: the model to train; it is not modified.
+        teacher: the frozen teacher; ``None`` only where ``paths`` is empty.
+        paths: the paths by name; the names appear in metrics.
+        aggregator: combines the losses.
+        task: the supervised loss.
+        sample: ``[n >= 2, channel, height, width]``, images of the shape that training will see.
+        seed: seeds each adapter by its path's name, so that an arm's other paths do not change it.
+        precision: ``bfloat16`` runs the student under autocast; losses are always computed in float32.
+
+    Raises:
+        ValueError: a path cannot connect the two models, or the aggregator refuses a path.
+    """
+
+    _owners: Tensor  # [layer]: the number of each layer's path
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        paths: Mapping[str, Path],
+        aggregator: Aggregator,
+        task: Task,
+        *,
+        sample: Tensor,
+        seed: int = 0,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        if paths and teacher is None:
+            raise ValueError(f"paths need a teacher, found none for {', '.join(paths)}")
+        self.student = student
+        self.paths = nn.ModuleDict(paths)
+        self._paths = dict(paths)
+        self.aggregator = aggregator
+        self.task = task
+        self.precision = precision
+        student_probe = probe(student, sample, task.logits)
+        watched: dict[str, Tap] = {}
+        if teacher is not None and paths:
+            teacher_probe = probe(teacher.model, sample, task.logits)
+            self._connect(student_probe, teacher_probe, seed)
+            names = {pair.teacher for path in paths.values() for pair in path.pairs}
+            teacher.watch([teacher_probe[name] for name in sorted(names)])
+            watched = {pair.student: student_probe[pair.student] for path in paths.values() for pair in path.pairs}
+        self.layers = {name: tuple(pair.layer for pair in path.pairs) for name, path in paths.items()}
+        self.layer_keys = tuple(f"{name}.{layer}" for name, layers in self.layers.items() for layer in layers)
+        owners = [number for number, names in enumerate(self.layers.values()) for _ in names]
+        self.register_buffer("_owners", torch.tensor(owners, dtype=torch.int64), persistent=False)
+        negative = [name for name, path in paths.items() if not path.non_negative]
+        aggregator.connect(self.layers, negative)
+        self._reader = TapReader(student, watched.values(), task.logits)
+
+    def _connect(self, student: Probe, teacher: Probe, seed: int) -> None:
+        for name, path in self._paths.items():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(seed, "path", name))
+                try:
+                    path.connect(student, teacher)
+                except ValueError as error:
+                    raise ValueError(f"paths.{name}: {error}") from error
+
+    def targets(self, teacher_taps: Mapping[str, Tensor]) -> dict[str, Target]:
+        """Compute every path's target from what the teacher recorded, without gradient."""
+        with torch.no_grad():
+            return {name: path.target(teacher_taps) for name, path in self._paths.items()}
+
+    def forward(self, batch: Batch, targets: Mapping[str, Target], progress: float = 0.0) -> Step:
+        """Compute the losses of one batch.
+
+        Args:
+            batch: the samples.
+            targets: what :meth:`targets` returned for the same samples; empty without paths.
+            progress: share of the training that is done, from 0 to 1.
+        """
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output, taps = self._reader(batch.images)
+        task = self.task.loss(output, batch)
+        losses = {name: path(taps, targets[name], batch) for name, path in self._paths.items()}
+        layers = _stack([losses[name][layer] for name, names in self.layers.items() for layer in names], like=task)
+        if self.aggregator.granularity == "layer":
+            aggregate = self.aggregator(Losses(task, layers, self.aggregator.keys, progress))
+            return Step(aggregate.total, task, layers, aggregate.weights)
+        sums = [torch.stack(list(losses[name].values())).sum() for name in self.layers]
+        aggregate = self.aggregator(Losses(task, _stack(sums, like=task), self.aggregator.keys, progress))
+        return Step(aggregate.total, task, layers, aggregate.weights[self._owners])
+
+    def close(self) -> None:
+        """Remove all hooks from the student, which is then the plain model again."""
+        self._reader.close()
+
+
+def _stack(values: list[Tensor], *, like: Tensor) -> Tensor:
+    return torch.stack(values) if values else like.new_zeros(0)

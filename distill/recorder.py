@@ -1,0 +1,58 @@
+"""Gathers the losses of an epoch without making the device wait."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill import distributed
+from distill.distiller import Distiller, Step
+from distill.trajectory import Trajectory
+
+
+class Recorder:
+    """Gathers the losses of an epoch on the device, and brings them to the host once, at its end."""
+
+    def __init__(self, distiller: Distiller, log_every: int) -> None:
+        self._distiller = distiller
+        self._log_every = log_every
+        self._steps: list[int] = []
+        self._progress: list[float] = []
+        self._rows: list[Tensor] = []
+
+    def add(self, step: int, progress: float, losses: Step) -> None:
+        """Keep one step's losses, detached and on the device."""
+        self._steps.append(step)
+        self._progress.append(progress)
+        self._rows.append(torch.cat([losses.total.reshape(1), losses.task.reshape(1), losses.layers, losses.weights]))
+
+    def finish(self, trajectory: Trajectory, epoch: int) -> dict[str, float]:
+        """Add every ``log_every``-th step to the trajectory and return the epoch's means, over steps and ranks."""
+        rows = distributed.mean(torch.stack(self._rows).double()).cpu()  # [step, 2 + 2 * layer]
+        num_layers = len(self._distiller.layer_keys)
+        for step, progress, row in zip(self._steps, self._progress, rows.tolist(), strict=True):
+            if step % self._log_every == 0:
+                losses, weights = row[2 : 2 + num_layers], row[2 + num_layers :]
+                trajectory.append(
+                    step=step, epoch=epoch, progress=progress, total=row[0], task=row[1], losses=losses, weights=weights
+                )
+        return self._means(rows)
+
+    def _means(self, rows: Tensor) -> dict[str, float]:
+        keys = self._distiller.layer_keys
+        losses, weights = rows[:, 2 : 2 + len(keys)], rows[:, 2 + len(keys) :]
+        weighted = losses * weights
+        denominator = rows[:, 1].mean() + weighted.sum(1).mean()
+        report = {"train/loss/total": float(rows[:, 0].mean()), "train/loss/task": float(rows[:, 1].mean())}
+        layer_wise = self._distiller.aggregator.granularity == "layer"
+        position = 0
+        for path, layers in self._distiller.layers.items():
+            columns = slice(position, position + len(layers))
+            report[f"train/loss/{path}"] = float(losses[:, columns].sum(1).mean())
+            report[f"train/weight/{path}"] = float(weights[:, columns].mean())
+            report[f"train/share/{path}"] = float(weighted[:, columns].sum(1).mean() / denominator)
+            for offset, layer in enumerate(layers if layer_wise and len(layers) > 1 else ()):
+                report[f"train/loss/{path}.{layer}"] = float(losses[:, position + offset].mean())
+                report[f"train/weight/{path}.{layer}"] = float(weights[:, position + offset].mean())
+            position += len(layers)
+        return report

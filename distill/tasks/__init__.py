@@ -1,0 +1,7 @@
+"""The tasks; ``__all__`` is the registry of those that YAML can name."""
+
+from distill.tasks.base import Metrics as Metrics
+from distill.tasks.base import Task as Task
+from distill.tasks.classification import Classification
+
+__all__ = ["Classification"]

@@ -1,0 +1,105 @@
+"""Image classification: cross-entropy; accuracy, agreement with the teacher, calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill import distributed
+from distill.batch import Batch
+from distill.tasks.base import Metrics, Task
+
+
+class Classification(Task):
+    """Image classification with one label an image.
+
+    The loss is cross-entropy, in float32. Models with auxiliary heads (GoogLeNet, Inception) return named tuples in
+    training mode; their auxiliary losses count with weight ``auxiliary_weight``, as in torchvision's references.
+
+    Args:
+        label_smoothing: share of the label's probability spread over all classes, in [0, 1).
+        auxiliary_weight: weight of each auxiliary head's loss.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must lie in [0, 1), found {label_smoothing}")
+        if auxiliary_weight < 0:
+            raise ValueError(f"auxiliary_weight must not be negative, found {auxiliary_weight}")
+        self.label_smoothing = label_smoothing
+        self.auxiliary_weight = auxiliary_weight
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy, auxiliary heads included."""
+        main, *auxiliary = _heads(output)
+        total = self._cross_entropy(main, batch.labels)
+        for head in auxiliary:
+            total = total + self.auxiliary_weight * self._cross_entropy(head, batch.labels)
+        return total
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+
+    def logits(self, output: Any) -> Tensor:
+        """Return the main head's logits, ``[batch, class]``."""
+        return _heads(output)[0]
+
+    def metrics(self, num_classes: int, device: torch.device) -> ClassificationMetrics:
+        """Return fresh metrics for ``num_classes`` classes."""
+        return ClassificationMetrics(num_classes, device)
+
+
+class ClassificationMetrics(Metrics):
+    """Loss, top-1 and top-5 accuracy, agreement with the teacher, expected calibration error (15 bins).
+
+    Sums and counts are added over all ranks before the division, so unequal shards are exact. Top-5 is left out below
+    six classes, where it says nothing.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+        self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
+        self._top5 = MulticlassAccuracy(num_classes, average="micro", top_k=5).to(device) if num_classes > 5 else None
+        self._agreement = MulticlassAccuracy(num_classes, average="micro").to(device)
+        self._calibration = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1").to(device)
+        self._loss = MeanMetric().to(device)
+        self._has_teacher = False
+
+    def update(self, output: Any, batch: Batch, teacher: Tensor | None) -> None:
+        """Take in one batch."""
+        logits = _heads(output)[0].float()
+        self._accuracy.update(logits, batch.labels)
+        if self._top5 is not None:
+            self._top5.update(logits, batch.labels)
+        self._calibration.update(logits.softmax(1), batch.labels)
+        self._loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
+        if teacher is not None:
+            self._has_teacher = True
+            self._agreement.update(logits, teacher.argmax(1))
+
+    def compute(self) -> dict[str, float]:
+        """Return ``accuracy``, ``top5``, ``agreement``, ``calibration_error`` in percent, and ``loss``."""
+        values = {
+            "loss": float(self._loss.compute()),
+            "accuracy": 100 * float(self._accuracy.compute()),
+            "calibration_error": 100 * float(self._calibration.compute()),
+        }
+        if self._top5 is not None:
+            values["top5"] = 100 * float(self._top5.compute())
+        if distributed.any_rank(self._has_teacher, self._loss.device):
+            values["agreement"] = 100 * float(self._agreement.compute())
+        return values
+
+
+def _heads(output: Any) -> list[Tensor]:
+    """Return the main logits and those of auxiliary heads; a head switched off is ``None`` and left out."""
+    if torch.is_tensor(output):
+        return [output]
+    if isinstance(output, tuple) and output and torch.is_tensor(output[0]):
+        return [head for head in output if head is not None]
+    raise ValueError(f"a classifier must return logits or a tuple of logits, found {type(output).__name__}")

@@ -1,0 +1,58 @@
+"""The teacher: frozen, always in evaluation mode, read through taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from distill.taps import Tap, TapReader
+from distill.tasks import Task
+
+
+class Teacher(nn.Module):
+    """A frozen model whose activations the paths read.
+
+    It never trains: its parameters take no gradient, ``train()`` leaves it in evaluation mode, and it is no part of
+    the module that DDP wraps.
+
+    Args:
+        model: any module; it is used as it is.
+        task: says which part of the model's output the logits are.
+    """
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        self.task = task
+        self._reader: TapReader | None = None
+
+    def watch(self, taps: Iterable[Tap]) -> None:
+        """Choose the taps that :meth:`forward` returns."""
+        self.close()
+        self._reader = TapReader(self.model, taps, self.task.logits)
+
+    def close(self) -> None:
+        """Remove all hooks from the model."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode, whatever ``mode`` says."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the watched activations of ``images``, by tap name, without gradient."""
+        if self._reader is None:
+            raise RuntimeError("Teacher.watch was not called: a Distiller does so when it connects its paths")
+        _, taps = self._reader(images)
+        return taps
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the logits of ``images``, ``[batch, class]``, float32."""
+        return self.task.logits(self.model(images)).float()

@@ -1,0 +1,325 @@
+"""The training: one step, one epoch, one run, wherever it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill import distributed
+from distill.batch import Batch
+from distill.checkpoint import Checkpoint, Checkpoints
+from distill.counter_random import derive_seed
+from distill.data import Loader
+from distill.distiller import Distiller, Step
+from distill.evaluate import evaluate, teacher_predictions
+from distill.host import Host
+from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
+from distill.paths import Target
+from distill.random_state import random_state, set_random_state
+from distill.recorder import Recorder
+from distill.teacher import Teacher
+from distill.trajectory import Trajectory
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how a distiller is trained.
+
+    Args:
+        epochs: passes over the training split.
+        optimizer: makes the optimiser of parameter groups.
+        scheduler: makes the learning rate schedule of the optimiser; ``None`` keeps the rate.
+        scheduler_step: whether the schedule advances each ``batch`` (optimiser step) or each ``epoch``.
+        accumulate: batches whose gradients are averaged into one optimiser step.
+        clip_norm: largest norm of the gradient of student and adapters; ``None`` does not clip.
+        log_every: optimiser steps between two rows of the trajectory.
+        checkpoint_every: epochs between two checkpoints; the last epoch always makes one.
+        seed: seeds dropout and whatever else draws from torch's generators.
+    """
+
+    epochs: int
+    optimizer: MakeOptimizer
+    scheduler: MakeScheduler | None = None
+    scheduler_step: Literal["batch", "epoch"] = "batch"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    log_every: int = 10
+    checkpoint_every: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """This rank's loaders; ``validation`` is ``None`` under the paper's protocol."""
+
+    train: Loader
+    validation: Loader | None
+    test: Loader
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite; the message names path and step."""
+
+
+class Trainer:
+    """Trains a distiller on a host; stops, resumes and reports at the ends of epochs.
+
+    Args:
+        distiller: on the host's device.
+        teacher: its teacher, or ``None`` for a student trained alone without one to agree with.
+        loaders: the splits.
+        recipe: how to train.
+        host: where this runs.
+        num_classes: number of classes, for the metrics.
+        checkpoints: where to keep checkpoints; ``None`` keeps none. Rank 0 writes.
+        config_hash: identifies the configuration; a checkpoint of another one is refused.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        teacher: Teacher | None,
+        loaders: Loaders,
+        recipe: Recipe,
+        host: Host,
+        *,
+        num_classes: int,
+        checkpoints: Checkpoints | None = None,
+        config_hash: str = "",
+    ) -> None:
+        self.distiller = distiller
+        self.teacher = teacher
+        self.loaders = loaders
+        self.recipe = recipe
+        self.host = host
+        self.num_classes = num_classes
+        self.checkpoints = checkpoints
+        self.config_hash = config_hash
+        self.steps_per_epoch = len(loaders.train) // recipe.accumulate
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"accumulate must not exceed the {len(loaders.train)} batches of an epoch, found {recipe.accumulate}"
+            )
+        self.total_steps = self.steps_per_epoch * recipe.epochs
+        self.optimizer = recipe.optimizer(parameter_groups(distiller))
+        self.scheduler = (
+            recipe.scheduler(self.optimizer, epochs=recipe.epochs, total_steps=self.total_steps)
+            if recipe.scheduler and self.total_steps
+            else None
+        )
+        self.trajectory = Trajectory(distiller.layers)
+        self.epoch = 0
+        self.step = 0
+        self.seconds = 0.0
+        self.validation: dict[str, float] | None = None
+        self._module = host.prepare(distiller, find_unused_parameters=self._has_unused_parameters())
+        torch.manual_seed(derive_seed(recipe.seed, "training", host.rank))
+        self._teacher_validation: list[Tensor] | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, or until the host asks to stop; then evaluate once on the test split.
+
+        Returns:
+            ``status`` (``finished`` or ``stopped``), ``epochs``, ``steps``, ``minutes``, ``validation``, ``test`` (of a
+            finished run only), and the numbers of parameters.
+
+        Raises:
+            NonFiniteLossError: a loss is NaN or infinite.
+        """
+        if self.teacher is not None and self.loaders.validation is not None:
+            self._teacher_validation = teacher_predictions(self.teacher, self.loaders.validation)
+        status = "finished"
+        while self.epoch < self.recipe.epochs:
+            self._run_epoch()
+            if self.epoch < self.recipe.epochs and self.host.should_stop():
+                status = "stopped"
+                break
+        if self.validation is None:
+            self.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
+        return self._result(status)
+
+    def _run_epoch(self) -> None:
+        started = time.perf_counter()
+        means = self._train_epoch()
+        self.epoch += 1
+        if self.scheduler is not None and self.recipe.scheduler_step == "epoch":
+            self.scheduler.step()
+        distributed.broadcast_buffers(self.distiller)
+        self.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
+        self.seconds += time.perf_counter() - started
+        if self.epoch % self.recipe.checkpoint_every == 0 or self.epoch == self.recipe.epochs:
+            self._save()
+        report: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, **means}
+        report |= {f"val/{name}": value for name, value in (self.validation or {}).items()}
+        self.host.report(report)
+
+    def _train_epoch(self) -> dict[str, float]:
+        """Train one epoch and return the means of its losses and weights over steps and ranks."""
+        self._module.train()
+        recorder = Recorder(self.distiller, self.recipe.log_every)
+        batches = self.loaders.train.epoch(self.epoch)
+        for _ in range(self.steps_per_epoch):
+            progress = self.step / self.total_steps
+            step = self._train_step([next(batches) for _ in range(self.recipe.accumulate)], progress)
+            recorder.add(self.step, progress, step)
+            self.step += 1
+        return recorder.finish(self.trajectory, self.epoch + 1)
+
+    def _train_step(self, batches: Sequence[Batch], progress: float) -> Step:
+        """Make one optimiser step from the averaged gradients of ``batches``; return their mean losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        steps = []
+        for number, batch in enumerate(batches, start=1):
+            with self._gradient_sync(number == len(batches)):
+                step = self._losses(batch, progress)
+                self._check_finite(step)
+                (step.total / len(batches)).backward()  # type: ignore[no-untyped-call]
+            steps.append(Step(*(value.detach() for value in step)))
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._clipped_parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.distiller.aggregator.after_step()
+        if self.scheduler is not None and self.recipe.scheduler_step == "batch":
+            self.scheduler.step()
+        return Step(*(torch.stack(values).mean(0) for values in zip(*steps, strict=True)))
+
+    def _losses(self, batch: Batch, progress: float) -> Step:
+        step: Step = self._module(batch, self._targets(batch), progress)
+        return step
+
+    def _targets(self, batch: Batch) -> dict[str, Target]:
+        """Ask the teacher once, however many paths there are, and not at all where there is none."""
+        if self.teacher is None or not self.distiller.layer_keys:
+            return {}
+        return self.distiller.targets(self.teacher(batch.images))
+
+    def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Let DDP reduce gradients only with the last of the accumulated batches."""
+        if last or not isinstance(self._module, nn.parallel.DistributedDataParallel):
+            return contextlib.nullcontext()
+        synchronised: contextlib.AbstractContextManager[None] = self._module.no_sync()
+        return synchronised
+
+    def _check_finite(self, step: Step) -> None:
+        if torch.isfinite(step.total):
+            return
+        values = torch.cat([step.task.detach().reshape(1), step.layers.detach()]).tolist()
+        names = ["the task", *(f"path {key}" for key in self.distiller.layer_keys)]
+        guilty = [f"{name} is {value}" for name, value in zip(names, values, strict=True) if not np.isfinite(value)]
+        weights = dict(zip(self.distiller.layer_keys, step.weights.tolist(), strict=True))
+        cause = "; ".join(guilty) or f"every loss is finite, but the weights are {weights}"
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {self.step} (epoch {self.epoch + 1}, rank {self.host.rank}): {cause}"
+        )
+
+    def _clipped_parameters(self) -> list[nn.Parameter]:
+        return [*self.distiller.student.parameters(), *self.distiller.paths.parameters()]
+
+    def _evaluate(self, loader: Loader | None, teacher_logits: list[Tensor] | None) -> dict[str, float] | None:
+        if loader is None:
+            return None
+        return evaluate(
+            self.distiller.student,
+            loader,
+            self.distiller.task,
+            num_classes=self.num_classes,
+            teacher_logits=teacher_logits,
+            precision=self.distiller.precision,
+        )
+
+    def _result(self, status: str) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "status": status,
+            "epochs": self.epoch,
+            "steps": self.step,
+            "minutes": self.seconds / 60,
+            "validation": self.validation,
+            "test": None,
+            "student_parameters": _count(self.distiller.student),
+            "adapter_parameters": _count(self.distiller.paths),
+            "teacher_parameters": _count(self.teacher) if self.teacher is not None else None,
+        }
+        if status == "finished":
+            predictions = None if self.teacher is None else teacher_predictions(self.teacher, self.loaders.test)
+            result["test"] = self._evaluate(self.loaders.test, predictions)
+        return result
+
+    def _has_unused_parameters(self) -> bool:
+        """Whether a forward and backward pass leaves a parameter without gradient, which DDP must be told."""
+        if self.host.world_size == 1:
+            return False
+        mode = self.distiller.training
+        state = {name: value.clone() for name, value in self.distiller.state_dict().items()}
+        self.distiller.train()
+        batch = next(iter(self.loaders.train.epoch(0)))
+        self.distiller(batch, self._targets(batch)).total.backward()
+        unused = [
+            name for name, value in self.distiller.named_parameters() if value.requires_grad and value.grad is None
+        ]
+        self.distiller.zero_grad(set_to_none=True)
+        self.distiller.load_state_dict(state)
+        self.distiller.train(mode)
+        if unused:
+            log.warning("parameters without gradient, which slows DDP down: %s", ", ".join(unused))
+        return bool(unused)
+
+    # Checkpoints
+
+    def resume(self) -> bool:
+        """Continue from the newest undamaged checkpoint; return whether there was one."""
+        checkpoint = self.checkpoints.latest(self.config_hash) if self.checkpoints is not None else None
+        if checkpoint is None:
+            return False
+        self._restore(checkpoint)
+        return True
+
+    def _state(self, random_states: list[Any]) -> dict[str, Any]:
+        return {
+            "distiller": self.distiller.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "precision": self.distiller.precision,
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "validation": self.validation,
+            "random": random_states,
+        }
+
+    def _save(self) -> None:
+        """Write a checkpoint on rank 0; every rank takes part, because each has random states of its own."""
+        random_states = distributed.gather_objects(random_state())
+        if self.checkpoints is None or self.host.rank != 0:
+            return
+        self.checkpoints.save(
+            {"state.pt": self._state(random_states), "trajectory.parquet": self.trajectory.write},
+            epoch=self.epoch,
+            step=self.step,
+            config_hash=self.config_hash,
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.load("state.pt")
+        self.distiller.load_state_dict(state["distiller"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.seconds, self.validation = state["seconds"], state["validation"]
+        self.trajectory.restore(checkpoint.path("trajectory.parquet"))
+        if len(state["random"]) == self.host.world_size:
+            set_random_state(state["random"][self.host.rank])
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

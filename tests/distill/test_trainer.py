@@ -1,0 +1,212 @@
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from distill.aggregators import Adaptive, Equal, LogSum
+from distill.checkpoint import CheckpointError, Checkpoints
+from distill.distiller import Distiller
+from distill.host import LocalHost
+from distill.models import ResNet8, ResNet20
+from distill.optimization import optimizer_maker, scheduler_maker
+from distill.paths import AttentionTransfer, NSTGram, SoftTarget
+from distill.paths.base import LogitPath
+from distill.tasks import Classification
+from distill.teacher import Teacher
+from distill.trainer import Loaders, NonFiniteLossError, Recipe, Trainer
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(
+    epochs=3,
+    optimizer=optimizer_maker(torch.optim.SGD, {"lr": 0.05, "momentum": 0.9}),
+    scheduler=scheduler_maker(torch.optim.lr_scheduler.OneCycleLR, {"max_lr": 0.1}, step="batch"),
+    log_every=2,
+)
+
+
+class Dropped(nn.Module):
+    """A student whose loss also depends on torch's generator."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.layer1, self.model = nn.Sequential(nn.Dropout2d(0.3)), model
+
+    def forward(self, images):
+        return self.model(self.layer1(images))
+
+
+def make_trainer(make_loader, *, aggregator=None, paths=None, recipe=RECIPE, host=None, dropout=False, **options):
+    task = Classification()
+    torch.manual_seed(0)
+    student = ResNet8(num_classes=4, in_channels=1, width=4)
+    torch.manual_seed(1)
+    teacher = Teacher(ResNet20(num_classes=4, in_channels=1, width=4), task)
+    train = make_loader(0, 64, training=True)
+    paths = {"attention": AttentionTransfer(), "soft_target": SoftTarget()} if paths is None else paths
+    distiller = Distiller(
+        Dropped(student) if dropout else student,
+        teacher,
+        paths,
+        aggregator or Adaptive(),
+        task,
+        sample=next(iter(train.epoch(0))).images[:2],
+    )
+    loaders = Loaders(train, make_loader(64, 80, training=False), make_loader(80, 96, training=False))
+    return Trainer(distiller, teacher, loaders, recipe, host or LocalHost(CPU), num_classes=4, **options)
+
+
+def test_a_run_learns_and_reports_every_epoch(make_loader):
+    host = LocalHost(CPU)
+    trainer = make_trainer(make_loader, aggregator=Equal(), host=host, recipe=dataclasses.replace(RECIPE, epochs=8))
+    result = trainer.run()
+    assert [report["epoch"] for report in host.history] == list(range(1, 9))
+    assert host.history[-1]["step"] == result["steps"] == 8 * 4
+    assert host.history[-1]["train/loss/task"] < 0.5 * host.history[0]["train/loss/task"]
+    assert result["status"] == "finished"
+    assert result["test"]["accuracy"] > 60  # four classes, chance is 25
+    assert set(host.history[0]) >= {
+        "train/loss/total", "train/loss/task", "train/loss/attention", "train/weight/attention", "train/share/attention",
+        "train/loss/soft_target", "val/accuracy", "val/agreement", "val/calibration_error", "val/loss",
+    }  # fmt: skip
+    shares = [host.history[0][f"train/share/{name}"] for name in ("attention", "soft_target")]
+    assert 0 < sum(shares) < 1
+
+
+def test_the_trajectory_has_every_logged_step_once(make_loader):
+    trainer = make_trainer(make_loader, aggregator=Adaptive("layer"))
+    trainer.run()
+    table = trainer.trajectory.table()
+    assert table["step"].to_pylist() == list(range(0, 12, 2))
+    assert table["attention.layer1/weight"][0].as_py() == 1.0
+    assert table["attention.layer1/weight"][5].as_py() > 1.0
+
+
+class Stopping(LocalHost):
+    """Asks to stop after some epochs, as a killed and resumed run would see it."""
+
+    def __init__(self, after):
+        super().__init__(CPU)
+        self.after = after
+
+    def should_stop(self):
+        return len(self.history) >= self.after
+
+
+@pytest.mark.parametrize("make_aggregator", [Equal, Adaptive, partial(Adaptive, "layer"), LogSum])
+def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make_aggregator):
+    make = partial(make_trainer, make_loader, paths=None, dropout=True, config_hash="same")
+    whole = make(aggregator=make_aggregator())
+    expected = whole.run()
+    stopped = make(aggregator=make_aggregator(), host=Stopping(1), checkpoints=Checkpoints(tmp_path))
+    assert stopped.run()["status"] == "stopped"
+    torch.manual_seed(999)
+    resumed = make(aggregator=make_aggregator(), checkpoints=Checkpoints(tmp_path))
+    assert resumed.resume()
+    assert resumed.epoch == 1
+    result = resumed.run()
+    for name, value in whole.distiller.state_dict().items():
+        assert torch.equal(value, resumed.distiller.state_dict()[name]), name
+    assert resumed.trajectory.table().equals(whole.trajectory.table())
+    assert {**result, "minutes": 0} == {**expected, "minutes": 0}
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(make_loader, tmp_path):
+    make_trainer(make_loader, host=Stopping(1), checkpoints=Checkpoints(tmp_path), config_hash="one").run()
+    other = make_trainer(make_loader, checkpoints=Checkpoints(tmp_path), config_hash="two")
+    with pytest.raises(CheckpointError, match="two"):
+        other.resume()
+
+
+def test_without_the_aggregators_state_resuming_differs(make_loader, tmp_path):
+    """The control of the test above: it would notice a part that is missing from the checkpoint."""
+    make = partial(make_trainer, make_loader, config_hash="same")
+    whole = make()
+    whole.run()
+    make(host=Stopping(1), checkpoints=Checkpoints(tmp_path)).run()
+    resumed = make(checkpoints=Checkpoints(tmp_path))
+    resumed.resume()
+    with torch.no_grad():
+        resumed.distiller.aggregator.a.zero_()
+    resumed.run()
+    assert not torch.equal(whole.distiller.student.fc.weight, resumed.distiller.student.fc.weight)
+
+
+class Exploding(LogitPath):
+    """Becomes NaN at its sixth call."""
+
+    calls = 0
+
+    def loss(self, student, teacher, batch):
+        self.calls += 1
+        return student.mean() * (float("nan") if self.calls == 6 else 0.0)
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_and_names_path_and_step(make_loader):
+    trainer = make_trainer(make_loader, aggregator=Equal(), paths={"wild": Exploding(), "soft_target": SoftTarget()})
+    with pytest.raises(NonFiniteLossError, match=r"step 5 \(epoch 2, rank 0\): path wild\.logits is nan$"):
+        trainer.run()
+    assert all(torch.isfinite(value).all() for value in trainer.distiller.student.parameters())
+
+
+def test_a_stopped_run_does_not_look_at_the_test_split(make_loader):
+    trainer = make_trainer(make_loader, host=Stopping(1))
+    assert trainer.run()["test"] is None
+
+
+class Linear(nn.Module):
+    """Without BatchNorm: the gradient of a batch is the mean of its parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 4)
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+
+def test_accumulated_batches_equal_one_large_batch(make_loader):
+    def train(batch_size, accumulate):
+        torch.manual_seed(0)
+        loader = make_loader(0, 64, training=True, batch_size=batch_size)
+        student = Linear().double()
+        distiller = Distiller(student, None, {}, Equal(), Classification(), sample=torch.zeros(2, 1, 8, 8).double())
+        loader._mean, loader._std = loader._mean.double(), loader._std.double()
+        recipe = Recipe(epochs=1, optimizer=optimizer_maker(torch.optim.SGD, {"lr": 0.1}), accumulate=accumulate)
+        evaluation = make_loader(64, 80, training=False)
+        evaluation._mean, evaluation._std = loader._mean, loader._std
+        Trainer(distiller, None, Loaders(loader, None, evaluation), recipe, LocalHost(CPU), num_classes=4).run()
+        return student.fc.weight
+
+    # The loss is taken in float32, so that is what agreement can be asked for.
+    assert torch.allclose(train(32, 1), train(16, 2), rtol=1e-6, atol=1e-7)
+    assert not torch.allclose(train(32, 1), train(16, 1), rtol=1e-3)
+
+
+def test_the_gradient_is_clipped(make_loader):
+    norms = []
+
+    class Watching(torch.optim.SGD):
+        def step(self, closure=None):
+            gradients = [value.grad.flatten() for group in self.param_groups[:1] for value in group["params"]]
+            norms.append(torch.cat(gradients).norm().item())
+            return super().step(closure)
+
+    recipe = Recipe(epochs=1, optimizer=optimizer_maker(Watching, {"lr": 0.1}), clip_norm=0.25)
+    make_trainer(make_loader, recipe=recipe).run()
+    assert max(norms) <= 0.25 * (1 + 1e-4)
+
+
+def test_accumulating_more_than_an_epoch_is_refused(make_loader):
+    with pytest.raises(ValueError, match="accumulate must not exceed the 4 batches"):
+        make_trainer(make_loader, recipe=dataclasses.replace(RECIPE, accumulate=5))
+
+
+def test_without_validation_there_are_no_validation_metrics(make_loader):
+    trainer = make_trainer(make_loader)
+    trainer.loaders = dataclasses.replace(trainer.loaders, validation=None)
+    result = trainer.run()
+    assert result["validation"] is None
+    assert not any(name.startswith("val/") for name in trainer.host.history[0])
+    assert result["test"]["accuracy"] >= 0
