@@ -1,0 +1,114 @@
+"""A source that decodes image files when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from distill.data.source import Indices, Source, View
+
+MAX_PIXELS = 50_000_000
+"""A few kilobytes of PNG can unpack to hundreds of megabytes; Pillow itself stops at 179 million pixels only."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Which decoders may run, whatever a file is called: Pillow's others include one that starts a PostScript program."""
+
+
+class FileSource(Source):
+    """Image files, decoded in threads when they are read.
+
+    Args:
+        root: the folder that the names are relative to.
+        names: one path an image, with ``/``.
+        labels: ``[image]``, int64.
+        classes: the classes' names, by label.
+        num_validation: how many images before the test part are the own validation part.
+        num_test: how many images at the end are the own test part.
+        channels: 3 for colour, 1 for grey; files are converted.
+        size: side of the square that :meth:`fit` cuts out of the middle.
+        resize: shorter side of the image before that, in pixels.
+        num_threads: how many images are decoded at once.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        labels: Indices,
+        classes: Sequence[str],
+        *,
+        num_validation: int,
+        num_test: int,
+        channels: Literal[1, 3],
+        size: int,
+        resize: int,
+        num_threads: int,
+    ) -> None:
+        super().__init__(labels, classes, num_validation=num_validation, num_test=num_test)
+        self.root = root
+        self.names = names
+        self.channels = channels
+        self.size = size
+        self.resize = resize
+        self.num_threads = num_threads
+
+    @property
+    def differs_in_size(self) -> bool:
+        return True
+
+    def read(self, indices: Indices) -> list[Tensor]:
+        return self.read_views(indices, lambda image, place: image)
+
+    def read_views(self, indices: Indices, view: View) -> list[Tensor]:
+        def make(place: int) -> Tensor:
+            return view(self._decode(self.names[indices[place]]), place)
+
+        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
+            return list(pool.map(make, range(len(indices))))
+
+    def fit(self, image: Tensor) -> Tensor:
+        """Resize the shorter side to ``resize`` (bilinear, antialiased) and cut out the middle square."""
+        resized = functional.resize(image, [self.resize], antialias=True)
+        fitted: Tensor = functional.center_crop(resized, [self.size, self.size])
+        return fitted
+
+    def digest(self) -> bytes:
+        """Digest names, file sizes, labels and class names: reading every pixel would take hours on large sets.
+
+        A file replaced by another of the same name and size goes unnoticed.
+        """
+        content = hashlib.sha256(repr((self.classes, self.channels, self.size, self.resize)).encode())
+        for name in self.names:
+            content.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode())
+        content.update(self.labels.astype("<i8").data)
+        return content.digest()
+
+    def _decode(self, name: str) -> Tensor:
+        """Return one file as ``[channel, height, width]``, uint8.
+
+        Raises:
+            ValueError: the file is no image, is damaged, or is too large; it is named.
+        """
+        path = self.root / name
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(
+                        f"at most {MAX_PIXELS:,} pixels are allowed, found {image.width}x{image.height}; shrink it"
+                    )
+                if image.mode.startswith(("I", "F")):
+                    raise ValueError(f"pixels must have 8 bits a channel, found mode {image.mode}; convert the file")
+                pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            raise ValueError(f"cannot read image {path}: {error}") from error
+        tensor = torch.from_numpy(pixels)
+        return tensor[None] if self.channels == 1 else tensor.permute(2, 0, 1).contiguous()

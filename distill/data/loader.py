@@ -1,0 +1,147 @@
+"""Batches of a subset: the same ones on any number of workers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.batch import Batch
+from distill.counter_random import derive_seed, sort_keys
+from distill.data.augmentation import read_augmented
+from distill.data.source import Indices
+from distill.data.subset import Subset
+from distill.data.transforms.base import Transform
+
+_NUM_AHEAD = 2
+
+
+class Loader:
+    """Gives this rank's share of every batch, augmented, and normalised on the device.
+
+    ``batch_size`` is **global**: of each batch of that size rank ``r`` of ``N`` takes samples ``r, r + N, ...``, so
+    that all ranks together see exactly the batch that one process would see. The order of an epoch depends on
+    (data seed, epoch) alone. Without ``drop_last`` nothing is padded or seen twice: shares of the last batch
+    differ by at most one sample, and a rank without any gives one batch less.
+
+    Args:
+        subset: the samples.
+        batch_size: of all ranks together; a multiple of ``world_size``.
+        mean: of each channel, in 0..1.
+        std: of each channel, in 0..1.
+        transforms: the augmentation; none for evaluation.
+        data_seed: seed of order and augmentation.
+        shuffle: whether to mix the samples anew each epoch; otherwise they keep the subset's order.
+        drop_last: whether to leave out what does not fill a batch.
+        rank: of this process.
+        world_size: number of processes.
+        device: where the batches go.
+        channels_last: whether to lay out images channels-last.
+
+    Raises:
+        ValueError: the numbers do not fit together, or ``drop_last`` would drop everything.
+    """
+
+    def __init__(
+        self,
+        subset: Subset,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        transforms: Sequence[Transform] = (),
+        data_seed: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device,
+        channels_last: bool = False,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be in 0..{world_size - 1}, found {rank}")
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"batch_size is shared out over the workers and must be a multiple of their number, {world_size}, "
+                f"found {batch_size}"
+            )
+        if drop_last and len(subset) < batch_size:
+            raise ValueError(
+                f"batch_size must be at most the number of training images, {len(subset):,}, found {batch_size:,}: "
+                "not one batch would be full"
+            )
+        if shuffle and not drop_last and world_size > 1:
+            raise ValueError(
+                f"drop_last must be true in training on several workers ({world_size}): the last batch could leave "
+                "one without samples while the others wait for it"
+            )
+        self.subset = subset
+        self.batch_size = batch_size
+        self.transforms = tuple(transforms)
+        self.data_seed = data_seed
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.rank = rank
+        self.world_size = world_size
+        self.device = device
+        self.channels_last = channels_last
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)[:, None, None]
+        self._std = torch.tensor(std, dtype=torch.float32, device=device)[:, None, None]
+        # A transform on torch's global generator must not run beside a training step that uses it too.
+        self._reads_ahead = subset.source.differs_in_size and not any(each.uses_global_random for each in transforms)
+
+    def __len__(self) -> int:
+        """Return how many batches this rank gives in an epoch."""
+        num_full, rest = divmod(len(self.subset), self.batch_size)
+        return num_full + (not self.drop_last and rest > self.rank)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Give the batches of one epoch, counted from 0."""
+        order = self._order(epoch)
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        shares = (order[start + self.rank : start + self.batch_size : self.world_size] for start in starts)
+        if not self._reads_ahead:
+            for positions in shares:
+                yield self._batch(positions, self._read(positions, epoch))
+            return
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+        try:
+            waiting: deque[tuple[Indices, Future[Tensor]]] = deque()
+            for positions in shares:
+                waiting.append((positions, pool.submit(self._read, positions, epoch)))
+                if len(waiting) > _NUM_AHEAD:
+                    first, images = waiting.popleft()
+                    yield self._batch(first, images.result())
+            for positions, images in waiting:
+                yield self._batch(positions, images.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _order(self, epoch: int) -> Indices:
+        """Return the positions of all ranks' samples in the order of this epoch."""
+        if not self.shuffle:
+            return np.arange(len(self.subset), dtype=np.int64)
+        keys = sort_keys(derive_seed(self.data_seed, "order"), epoch, self.subset.indices)
+        return np.argsort(keys, kind="stable").astype(np.int64)
+
+    def _read(self, positions: Indices, epoch: int) -> Tensor:
+        """Return augmented images on the CPU, in pinned memory where a GPU awaits them."""
+        images = read_augmented(
+            self.subset, positions, transforms=self.transforms, data_seed=self.data_seed, epoch=epoch
+        )
+        return images.pin_memory() if self.device.type == "cuda" else images
+
+    def _batch(self, positions: Indices, images: Tensor) -> Batch:
+        """Normalise on the device, in the order of torchvision's ``Normalize``: to 0..1, minus mean, by std."""
+        images = images.to(self.device, non_blocking=True)
+        scaled = images if images.is_floating_point() else images.to(torch.float32).div_(255)
+        normalised = (scaled - self._mean).div_(self._std)
+        return Batch(
+            images=normalised,
+            labels=torch.from_numpy(self.subset.labels[positions]),
+            indices=torch.from_numpy(self.subset.indices[positions]),
+        ).to(self.device, channels_last=self.channels_last)

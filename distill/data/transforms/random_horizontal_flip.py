@@ -1,0 +1,24 @@
+"""Random mirror image, decided image by image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill.data.transforms.base import Transform, check_share
+
+
+class RandomHorizontalFlip(Transform):
+    """Mirror an image left to right with probability ``p``."""
+
+    num_draws = 1
+
+    def __init__(self, p: float = 0.5) -> None:
+        check_share("p", p)
+        self.p = p
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        chosen = (draws[:, 0] < self.p).nonzero()[:, 0].numpy()
+        flipped = images.numpy().copy()
+        flipped[chosen] = flipped[chosen][..., ::-1]
+        return torch.from_numpy(flipped)

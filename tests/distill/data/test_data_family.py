@@ -1,0 +1,87 @@
+"""What every data set of the registry promises."""
+
+import numpy as np
+import pytest
+import torch
+
+import distill.data
+from distill.data.base import Dataset
+from distill.data.loader import Loader
+from distill.data.split import Split
+from distill.data.transforms import RandomHorizontalFlip
+
+FIXTURES = {
+    "CIFAR10": lambda request: {"root": str(request.getfixturevalue("cifar_root")(10))},
+    "CIFAR100": lambda request: {"root": str(request.getfixturevalue("cifar_root")(100))},
+    "Digits": lambda request: {},
+    "FashionMNIST": lambda request: {"root": str(request.getfixturevalue("fashion_root")())},
+    "ImageFolder": lambda request: {"root": str(request.getfixturevalue("image_root")({"train": 20})), "size": 32},
+}
+
+
+@pytest.fixture(params=distill.data.__all__)
+def make(request):
+    """Constructs the data set with the options given."""
+    options = FIXTURES[request.param](request)
+    return lambda **more: getattr(distill.data, request.param)(**options, **more)
+
+
+def test_registry_is_sorted_and_holds_data_sets():
+    assert distill.data.__all__ == sorted(distill.data.__all__)
+    assert all(issubclass(getattr(distill.data, name), Dataset) for name in distill.data.__all__)
+
+
+def test_parts_are_disjoint_and_stratified(make):
+    data = make().load()
+    parts = [set(part.indices.tolist()) for part in (data.train, data.validation, data.test)]
+    assert len(set.union(*parts)) == sum(len(part) for part in parts) == len(data.source)
+    assert data.teacher_train.indices.tolist() == data.train.indices.tolist()
+    present = np.bincount(data.train.labels, minlength=data.num_classes)
+    assert (present > 0).all()
+
+
+def test_batches_have_the_promised_shape(make):
+    dataset = make()
+    data = dataset.load()
+    assert data.image_shape == dataset.image_shape
+    assert data.num_classes == dataset.num_classes == len(data.classes)
+    for subset, transforms in ((data.train, data.transforms), (data.test, ())):
+        loader = Loader(
+            subset,
+            batch_size=4,
+            mean=data.mean,
+            std=data.std,
+            transforms=transforms,
+            shuffle=True,
+            drop_last=True,
+            device=torch.device("cpu"),
+        )
+        batch = next(loader.epoch(0))
+        assert batch.images.shape == (4, *data.image_shape)
+        assert batch.images.dtype == torch.float32
+        assert batch.images.isfinite().all()
+        assert 0 <= batch.labels.min() <= batch.labels.max() < data.num_classes
+
+
+def test_fingerprint_names_content_and_split_but_not_the_augmentation(make):
+    fingerprint = make().load().fingerprint
+    assert len(fingerprint) == 64
+    assert make(augment=[RandomHorizontalFlip()]).load().fingerprint == fingerprint
+    assert make(split=Split(seed=1)).load().fingerprint != fingerprint
+    assert make(split=Split(protocol="paper")).load().fingerprint != fingerprint
+    same, rest = (make(split=Split(train=10, teacher=teacher)).load() for teacher in ("same", "rest"))
+    assert same.train.indices.tolist() == rest.train.indices.tolist()
+    assert same.fingerprint != rest.fingerprint
+    assert make(mean=[0.5]).load().fingerprint != fingerprint
+
+
+def test_no_augmentation_is_a_choice(make):
+    assert make(augment=[]).transforms == ()
+    assert len(make().transforms) > 0
+
+
+def test_paper_protocol_is_marked(make):
+    data = make(split=Split(protocol="paper")).load()
+    assert data.protocol == "paper"
+    assert data.validation is None
+    assert len(data.train) + len(data.test) == len(data.source)
