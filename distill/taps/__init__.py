@@ -1,0 +1,19 @@
+"""Taps: named activations, read out of unmodified models by forward hook, and paired between models of any family."""
+
+from distill.taps.pairing import TapPair, pair_last, pair_named, pair_stages
+from distill.taps.probing import Probe, probe
+from distill.taps.reader import TapReader
+from distill.taps.tap import OUTPUT, Layout, Tap
+
+__all__ = [
+    "OUTPUT",
+    "Layout",
+    "Probe",
+    "Tap",
+    "TapPair",
+    "TapReader",
+    "pair_last",
+    "pair_named",
+    "pair_stages",
+    "probe",
+]

@@ -1,0 +1,161 @@
+"""What one forward pass tells about every module of a model."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.taps.layout import describe
+from distill.taps.tap import OUTPUT, Layout, Tap
+
+_ORDERS: tuple[Layout, Layout] = ("nchw", "nhwc")
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A module's output in a recorded forward pass; its last one where the module ran several times.
+
+    Attributes:
+        name: the module's name.
+        module: the module itself.
+        tap: name, shape and layout; ``None`` where the output has no known layout.
+        content: equal for modules that return the same values: one tensor, or a view of all of it.
+        refusal: why the activation cannot be tapped; empty where it can.
+    """
+
+    name: str
+    module: nn.Module
+    tap: Tap | None
+    content: int
+    refusal: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    name: str
+    module: nn.Module
+    output: Any
+    version: int
+
+
+class _Recorder:
+    """The hooks of a recorded forward pass and what they saw."""
+
+    def __init__(self) -> None:
+        self.calls: list[_Call] = []
+
+    def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        # Evaluation mode hides that a dropout will overwrite its input in training: count it as overwritten.
+        if isinstance(module, _DROPOUTS) and module.inplace and inputs:
+            torch.autograd.graph.increment_version(inputs[0])
+
+    def after(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        version = output._version if isinstance(output, Tensor) else 0
+        self.calls.append(_Call(name, module, output, version))
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        handles = []
+        try:
+            for name, module in model.named_modules():
+                handles.append(module.register_forward_pre_hook(self.before))
+                handles.append(module.register_forward_hook(lambda *call, name=name: self.after(name, *call)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def record(
+    model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]
+) -> tuple[list[Activation], Tensor, dict[str, str]]:
+    """Run the model once on ``sample``, in evaluation mode and without gradient, and leave no trace on it.
+
+    Returns:
+        The activations of all modules that returned one tensor, in the order in which the modules ended; the logits;
+        and, by name, why the other modules have none.
+    """
+    recorder = _Recorder()
+    with torch.no_grad(), _evaluation_mode(model), recorder.attached(model):
+        output = logits(model(sample))
+    counts = Counter(call.name for call in recorder.calls)
+    others = {
+        name: "it does not run in evaluation mode" for name, _ in model.named_modules() if name and name not in counts
+    }
+    last = {call.name: index for index, call in enumerate(recorder.calls)}
+    hints = _hints(recorder.calls, tuple(sample.shape))
+    same: defaultdict[int, list[_Call]] = defaultdict(list)
+    for call in recorder.calls:
+        if isinstance(call.output, Tensor):
+            same[content(call.output)].append(call)
+    activations = []
+    grid: tuple[int, int] | None = None
+    for index, call in enumerate(recorder.calls):
+        if call.name == OUTPUT or last[call.name] != index:
+            continue
+        if not isinstance(call.output, Tensor):
+            others[call.name] = f"it returns a {type(call.output).__name__}, not one tensor"
+            continue
+        hint = hints[id(call.output)]
+        tap = describe(call.name, tuple(call.output.shape), tuple(sample.shape), grid=grid, hint=hint)
+        if tap is not None and tap.is_map:
+            grid = tap.height, tap.width
+        identity = content(call.output)
+        refusal = _refusal(call, tap, same[identity], counts)
+        activations.append(Activation(call.name, call.module, tap, identity, refusal))
+    return activations, output, others
+
+
+def content(tensor: Tensor) -> int:
+    """Identify the values of a living tensor: equal for the tensor itself and for a view of all of it."""
+    base = tensor._base
+    return id(base if base is not None and base.numel() == tensor.numel() else tensor)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _hints(calls: list[_Call], sample_shape: tuple[int, ...]) -> dict[int, Layout]:
+    """Return, by tensor, the layout that the class of the module that made it has where shapes leave no doubt."""
+    votes: defaultdict[type[nn.Module], Counter[Layout]] = defaultdict(Counter)
+    makers: dict[int, type[nn.Module]] = {}
+    for call in calls:
+        if not isinstance(call.output, Tensor):
+            continue
+        makers.setdefault(id(call.output), type(call.module))
+        first, last = (
+            describe(call.name, tuple(call.output.shape), sample_shape, grid=None, hint=hint) for hint in _ORDERS
+        )
+        if first is not None and first == last:
+            votes[type(call.module)][first.layout] += 1
+    return {
+        tensor: "nhwc" if votes[maker]["nhwc"] > votes[maker]["nchw"] else "nchw" for tensor, maker in makers.items()
+    }
+
+
+def _refusal(call: _Call, tap: Tap | None, same: list[_Call], counts: Counter[str]) -> str:
+    if counts[call.name] > 1:
+        return f"it runs {counts[call.name]} times in a forward pass; tap the module around it"
+    if call.output._version != call.version:
+        for other in same:
+            if other.version == call.output._version and other.name != OUTPUT and counts[other.name] == 1:
+                return f"its output is overwritten in place; tap {other.name!r}, which returns the result"
+        return "its output is overwritten in place, and no module that runs once returns the result"
+    if tap is None:
+        return f"its output {list(call.output.shape)} is neither a map nor tokens nor a vector, batch first"
+    return ""

@@ -1,0 +1,125 @@
+"""Which tap of the student learns from which tap of the teacher."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from distill.taps.probing import Probe
+from distill.taps.tap import OUTPUT, Tap
+from distill.taps.trunk import spread
+
+MIN_COMMON = 2
+"""Strides that two models of several stages must share for pairing by stride."""
+
+
+@dataclass(frozen=True)
+class TapPair:
+    """A tap of the student and the tap of the teacher that it learns from.
+
+    Attributes:
+        student: name of the student's tap.
+        teacher: name of the teacher's tap.
+        layer: unique label of the pair: the student's tap, followed by the teacher's where the student's is used twice.
+    """
+
+    student: str
+    teacher: str
+    layer: str
+
+
+def pair_stages(student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+    """Pair two models of any families stage by stage.
+
+    Stages of equal stride are paired. Where both models have several stages and share fewer than two strides, as a ViT
+    does with any model, they are paired by relative depth: as many pairs as the model of fewer stages has, in order
+    and evenly spaced, the deepest with the deepest.
+
+    Raises:
+        ValueError: a model has no stage.
+    """
+    for role, probe in (("student", student), ("teacher", teacher)):
+        if not probe.stages:
+            raise ValueError(
+                f"taps: auto pairs feature maps by stage, but no module of the {role} returns a map of more than one "
+                "place that can be tapped; name the taps, or choose paths between logits"
+            )
+    number = min(len(student.stages), len(teacher.stages))
+    students, teachers = ({stage.octave: stage for stage in probe.stages} for probe in (student, teacher))
+    common = sorted(students.keys() & teachers.keys())
+    if len(common) >= min(MIN_COMMON, number):
+        stages = [(students[octave], teachers[octave]) for octave in common]
+    else:
+        stages = list(zip(spread(student.stages, number), spread(teacher.stages, number), strict=True))
+    return _label([(one.name, other.name) for one, other in stages])
+
+
+def pair_named(student: Probe, teacher: Probe, pairs: Sequence[Mapping[str, str]] | str) -> tuple[TapPair, ...]:
+    """Pair the taps that the user names.
+
+    Args:
+        student: the student's taps.
+        teacher: the teacher's taps.
+        pairs: such as ``[{student: layer2, teacher: layer3}]``.
+
+    Raises:
+        ValueError: a pair is incomplete or named twice, a module does not exist or cannot be tapped, or a map would
+            meet a vector.
+    """
+    if isinstance(pairs, str) or not pairs:
+        raise ValueError(
+            f"taps must be auto or a list of pairs such as {{student: NAME, teacher: NAME}}, found {pairs!r}"
+        )
+    names = []
+    for pair in pairs:
+        if set(pair) != {"student", "teacher"} or not all(isinstance(name, str) for name in pair.values()):
+            raise ValueError(f"taps: a pair is {{student: NAME, teacher: NAME}}, found {pair!r}")
+        own, other = _named(student, pair, "student"), _named(teacher, pair, "teacher")
+        if own.is_map != other.is_map:
+            raise ValueError(
+                f"taps: the student's {own.name!r} is {_size(own)} and the teacher's {other.name!r} is {_size(other)}: "
+                "a map cannot meet a vector; choose a map on both sides"
+            )
+        names.append((own.name, other.name))
+    for (own_name, other_name), count in Counter(names).items():
+        if count > 1:
+            raise ValueError(
+                f"taps: student {own_name!r} with teacher {other_name!r} is listed {count} times; once is enough"
+            )
+    return _label(names)
+
+
+def pair_last(student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+    """Pair the deepest features: the maps that enter global pooling, or vectors in models without maps.
+
+    Raises:
+        ValueError: a model has no feature before its output.
+    """
+    for role, probe in (("student", student), ("teacher", teacher)):
+        if probe.last.name == OUTPUT:
+            raise ValueError(
+                f"no module of the {role} returns a feature before the output; choose paths between logits"
+            )
+    return _label([(student.last.name, teacher.last.name)])
+
+
+def _named(probe: Probe, pair: Mapping[str, str], role: str) -> Tap:
+    if pair[role] == OUTPUT:
+        raise ValueError(f"taps: the {role}'s tap is empty; the logits are compared by paths between logits")
+    try:
+        return probe[pair[role]]
+    except ValueError as error:
+        raise ValueError(f"taps, {role}: {error}") from error
+
+
+def _size(tap: Tap) -> str:
+    return f"{tap.channels}x{tap.height}x{tap.width}"
+
+
+def _label(names: Sequence[tuple[str, str]]) -> tuple[TapPair, ...]:
+    uses = Counter(student for student, _ in names)
+    return tuple(
+        TapPair(student, teacher, student if uses[student] == 1 else f"{student}-{teacher}")
+        for student, teacher in names
+    )

@@ -1,0 +1,102 @@
+"""What one forward pass on a sample tells about a model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill.taps.activation import Activation, content, record
+from distill.taps.layout import describe
+from distill.taps.tap import OUTPUT, Tap
+from distill.taps.trunk import Trunk
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """The taps of a model and their shapes.
+
+    Attributes:
+        taps: every activation that can be tapped, by module name in the order in which the modules end; the logits
+            under ``OUTPUT``.
+        stages: the tap at the end of each stage, from the highest resolution to the lowest (see ``Trunk.stages``).
+        last: the deepest feature: the map that enters global pooling; for models without maps, the vector that enters
+            the last layer.
+        output_shape: shape of the logits, without the batch.
+        classifier: the linear layer whose output is the logits; the model's own object. ``None`` where there is none.
+        refused: why the other modules cannot be tapped, by name.
+    """
+
+    taps: Mapping[str, Tap]
+    stages: tuple[Tap, ...]
+    last: Tap
+    output_shape: tuple[int, ...]
+    classifier: nn.Linear | None
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tap:
+        """Return a tap by name.
+
+        Raises:
+            ValueError: the model has no such module, or its output cannot be tapped.
+        """
+        if name in self.taps:
+            return self.taps[name]
+        if name in self.refused:
+            raise ValueError(f"module {name!r} cannot be tapped: {self.refused[name]}")
+        names = [known for known in self.taps if known != OUTPUT]
+        nearest = difflib.get_close_matches(name, names, cutoff=0.5) or [tap.name for tap in self.stages]
+        raise ValueError(f"the model has no module {name!r}; nearest names: {', '.join(nearest) or 'none'}")
+
+
+def probe(model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]) -> Probe:
+    """Run a model once on a sample and say what can be read out of it.
+
+    The model runs in evaluation mode without gradient, and is left as it was: modes, hooks, weights and buffers. Model
+    and sample may both be on the meta device, where nothing is computed and nothing large is allocated.
+
+    An activation cannot be tapped where its module runs more than once or returns no single tensor, or where a later
+    operation overwrites it in place: what a path would read is then not what the module returned. In-place dropout
+    counts as such an operation although it does nothing in evaluation mode.
+
+    Args:
+        model: any module; hooks are put on its submodules for the time of this call.
+        sample: ``[batch, channel, height, width]``, a few images of the shape that the model will see; all activations
+            are held at once.
+        logits: takes the logits ``[batch, class]`` from what the model returns.
+
+    Raises:
+        ValueError: the sample is not a batch of images, or the logits are not one tensor, batch first.
+    """
+    if sample.dim() != 4:
+        raise ValueError(f"sample must be [batch, channel, height, width], found {list(sample.shape)}")
+    activations, output, refused = record(model, sample, logits)
+    if output.dim() < 2 or len(output) != len(sample):
+        raise ValueError(f"logits must be [batch, class] for {len(sample)} images, found {list(output.shape)}")
+    refused.update({activation.name: activation.refusal for activation in activations if activation.refusal})
+    taps = {tap.name: tap for tap in (activation.tap for activation in activations) if tap and tap.name not in refused}
+    taps[OUTPUT] = _output_tap(output, sample)
+    trunk = Trunk(activations, num_classes=output.shape[1])
+    return Probe(
+        taps=taps,
+        stages=trunk.stages(),
+        last=trunk.last() or taps[OUTPUT],
+        output_shape=tuple(output.shape[1:]),
+        classifier=_classifier(activations, output),
+        refused=refused,
+    )
+
+
+def _output_tap(output: Tensor, sample: Tensor) -> Tap:
+    tap = describe(OUTPUT, tuple(output.shape), tuple(sample.shape), grid=None)
+    return tap or Tap(OUTPUT, output.shape[1], 1, 1, float(sample.shape[2]), "vector")
+
+
+def _classifier(activations: list[Activation], output: Tensor) -> nn.Linear | None:
+    for activation in reversed(activations):
+        if isinstance(activation.module, nn.Linear):
+            return activation.module if activation.content == content(output) else None
+    return None

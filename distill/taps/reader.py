@@ -1,0 +1,91 @@
+"""Reads taps out of a model while it trains."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill.taps.tap import OUTPUT, Tap
+
+
+class TapReader:
+    """Calls a model and returns the tapped activations with its output.
+
+    The model is not modified: it gets forward hooks, which :meth:`close` removes, and which do nothing when the model
+    is called by anyone else. Nothing is kept between calls, so that no graph outlives its step. Works inside DDP, under
+    autocast (activations keep their type) and with channels-last memory.
+
+    Args:
+        model: the model that was probed.
+        taps: what to read; ``OUTPUT`` is always read.
+        logits: takes the logits from what the model returns.
+
+    Raises:
+        ValueError: the model has no module of a tap's name.
+    """
+
+    def __init__(self, model: nn.Module, taps: Iterable[Tap], logits: Callable[[Any], Tensor]) -> None:
+        self._model = model
+        self._taps = {tap.name: tap for tap in taps if tap.name != OUTPUT}
+        self._logits = logits
+        self._seen: dict[str, tuple[Tensor, int]] | None = None
+        modules = dict(model.named_modules())
+        for name in self._taps:
+            if name not in modules:
+                nearest = difflib.get_close_matches(name, modules)
+                raise ValueError(f"the model has no module {name!r}; nearest names: {', '.join(nearest) or 'none'}")
+        self._handles = [modules[name].register_forward_hook(partial(self._collect, name)) for name in self._taps]
+
+    def __call__(self, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """Run the model on ``[batch, channel, height, width]``.
+
+        Returns:
+            What the model returned, and by tap name the activations as ``[batch, channel, height, width]``, views of
+            the model's own tensors with their gradient; under ``OUTPUT`` the logits.
+
+        Raises:
+            ValueError: in this pass a tapped module did not run, ran twice, returned no single tensor, or was
+                overwritten in place.
+        """
+        seen: dict[str, tuple[Tensor, int]] = {}
+        self._seen = seen
+        try:
+            output = self._model(images)
+        finally:
+            self._seen = None
+        activations = {OUTPUT: self._logits(output)}
+        for name, tap in self._taps.items():
+            if name not in seen:
+                raise ValueError(f"the tapped module {name!r} did not run in this forward pass")
+            tensor, version = seen[name]
+            if _version(tensor) != version:
+                raise ValueError(
+                    f"the output of the tapped module {name!r} was overwritten in place in this forward pass; "
+                    "tap the module that overwrites it"
+                )
+            activations[name] = tap.read(tensor)
+        return output, activations
+
+    def close(self) -> None:
+        """Remove the hooks; the model is then as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _collect(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self._seen is None:
+            return
+        if name in self._seen:
+            raise ValueError(f"the tapped module {name!r} ran twice in this forward pass; tap the module around it")
+        if not isinstance(output, Tensor):
+            raise ValueError(f"the tapped module {name!r} returned a {type(output).__name__}, not one tensor")
+        self._seen[name] = (output, _version(output))
+
+
+def _version(tensor: Tensor) -> int:
+    # Tensors made in inference mode do not count their changes.
+    return 0 if tensor.is_inference() else tensor._version

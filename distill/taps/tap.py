@@ -1,0 +1,65 @@
+"""A tap: where a model is read, and how what is read there becomes a map."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+OUTPUT = ""
+"""The tap name of a model's own output: ``named_modules()`` calls the root ``""``."""
+
+Layout = Literal["nchw", "nhwc", "tokens", "vector"]
+"""Order of an activation's axes: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``,
+``[batch, token, channel]``, where class tokens may lead, or ``[batch, channel]``."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A named activation of a model and its shape.
+
+    Attributes:
+        name: the module's name in ``named_modules()``.
+        channels: width of the activation.
+        height: rows of the map; 1 for a vector.
+        width: columns of the map; 1 for a vector.
+        stride: rows of the image for one row of the map.
+        layout: the order of the axes in what the module returns.
+        num_prefix: leading tokens that are no part of the map (class and register tokens).
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    stride: float
+    layout: Layout
+    num_prefix: int = 0
+
+    @property
+    def octave(self) -> int:
+        """The stride as a power of two, rounded: paddings give 54 and 56 rows in models of one stride."""
+        return round(math.log2(self.stride))
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the activation has more than one place."""
+        return self.height * self.width > 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(channel, height, width)`` of what :meth:`read` returns for a sample."""
+        return self.channels, self.height, self.width
+
+    def read(self, activation: Tensor) -> Tensor:
+        """Return the module's output as ``[batch, channel, height, width]``, without leading tokens; a view of it."""
+        if self.layout == "nchw":
+            return activation
+        if self.layout == "nhwc":
+            return activation.permute(0, 3, 1, 2)
+        if self.layout == "tokens":
+            cells = activation[:, self.num_prefix :].transpose(1, 2)  # [batch, channel, height * width]
+            return cells.reshape(len(activation), self.channels, self.height, self.width)
+        return activation[:, :, None, None]
