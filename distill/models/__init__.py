@@ -1,0 +1,23 @@
+"""Models for small images; any other model, such as torchvision's, works as it is."""
+
+from distill.models.cifar_resnet import CifarResNet18, CifarResNet34, CifarResNet50
+from distill.models.resnet import ResNet8, ResNet8x4, ResNet14, ResNet20, ResNet32, ResNet32x4, ResNet56
+from distill.models.wide_resnet import WRN_16_1, WRN_16_2, WRN_40_1, WRN_40_2, WideResNet
+
+__all__ = [
+    "WRN_16_1",
+    "WRN_16_2",
+    "WRN_40_1",
+    "WRN_40_2",
+    "CifarResNet18",
+    "CifarResNet34",
+    "CifarResNet50",
+    "ResNet8",
+    "ResNet8x4",
+    "ResNet14",
+    "ResNet20",
+    "ResNet32",
+    "ResNet32x4",
+    "ResNet56",
+    "WideResNet",
+]
