@@ -67,7 +67,7 @@ class Loaders:
     test: Loader
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(ArithmeticError):
     """A loss became NaN or infinite; the message names path and step."""
 
 
@@ -201,7 +201,9 @@ class Trainer:
         """Ask the teacher once, however many paths there are, and not at all where there is none."""
         if self.teacher is None or not self.distiller.layer_keys:
             return {}
-        return self.distiller.targets(self.teacher(batch.images))
+        with torch.autocast(self.host.device.type, torch.bfloat16, enabled=self.distiller.precision == "bfloat16"):
+            taps = self.teacher(batch.images)
+        return self.distiller.targets(taps)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Let DDP reduce gradients only with the last of the accumulated batches."""

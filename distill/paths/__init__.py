@@ -1,6 +1,9 @@
 """The paths by which knowledge reaches the student; ``__all__`` is the registry of those that YAML can name."""
 
 from distill.paths.attention_transfer import AttentionTransfer
+from distill.paths.base import AdaptedFeaturePath as AdaptedFeaturePath
+from distill.paths.base import FeaturePath as FeaturePath
+from distill.paths.base import LogitPath as LogitPath
 from distill.paths.base import Path as Path
 from distill.paths.base import Taps as Taps
 from distill.paths.base import Target as Target

@@ -121,9 +121,7 @@ def test_a_path_that_can_be_negative_is_refused_where_it_diverges(aggregator):
 
 def test_bfloat16_runs_the_student_and_keeps_losses_in_float32():
     watch = teacher()
-    distiller = Distiller(
-        student(), watch, all_paths(), Equal(), TASK, sample=batch().images[:2], precision="bfloat16"
-    )
+    distiller = Distiller(student(), watch, all_paths(), Equal(), TASK, sample=batch().images[:2], precision="bfloat16")
     seen = []
     distiller.student.fc.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     step = distiller(batch(), distiller.targets(watch(batch().images)))

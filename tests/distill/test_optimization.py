@@ -22,7 +22,9 @@ def make(aggregator):
 
 def test_the_aggregator_has_a_group_of_its_own():
     distiller = make(Adaptive(learning_rate=0.01, weight_decay=0.0))
-    groups = optimizer_maker(torch.optim.SGD, {"lr": 0.1, "weight_decay": 5e-4})(parameter_groups(distiller)).param_groups
+    groups = optimizer_maker(torch.optim.SGD, {"lr": 0.1, "weight_decay": 5e-4})(
+        parameter_groups(distiller)
+    ).param_groups
     assert len(groups) == 2
     assert (groups[0]["lr"], groups[0]["weight_decay"]) == (0.1, 5e-4)
     assert (groups[1]["lr"], groups[1]["weight_decay"]) == (0.01, 0.0)

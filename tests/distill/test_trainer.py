@@ -11,7 +11,7 @@ from distill.distiller import Distiller
 from distill.host import LocalHost
 from distill.models import ResNet8, ResNet20
 from distill.optimization import optimizer_maker, scheduler_maker
-from distill.paths import AttentionTransfer, NSTGram, SoftTarget
+from distill.paths import AttentionTransfer, SoftTarget
 from distill.paths.base import LogitPath
 from distill.tasks import Classification
 from distill.teacher import Teacher
@@ -67,7 +67,8 @@ def test_a_run_learns_and_reports_every_epoch(make_loader):
     assert result["status"] == "finished"
     assert result["test"]["accuracy"] > 60  # four classes, chance is 25
     assert set(host.history[0]) >= {
-        "train/loss/total", "train/loss/task", "train/loss/attention", "train/weight/attention", "train/share/attention",
+        "train/loss/total", "train/loss/task", "train/loss/attention", "train/weight/attention",
+        "train/share/attention",
         "train/loss/soft_target", "val/accuracy", "val/agreement", "val/calibration_error", "val/loss",
     }  # fmt: skip
     shares = [host.history[0][f"train/share/{name}"] for name in ("attention", "soft_target")]
@@ -196,6 +197,17 @@ def test_the_gradient_is_clipped(make_loader):
     recipe = Recipe(epochs=1, optimizer=optimizer_maker(Watching, {"lr": 0.1}), clip_norm=0.25)
     make_trainer(make_loader, recipe=recipe).run()
     assert max(norms) <= 0.25 * (1 + 1e-4)
+
+
+def test_bfloat16_runs_teacher_and_student_and_stays_finite(make_loader):
+    trainer = make_trainer(make_loader, recipe=dataclasses.replace(RECIPE, epochs=1))
+    trainer.distiller.precision = "bfloat16"
+    seen = []
+    for model in (trainer.teacher.model, trainer.distiller.student):
+        model.layer1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    trainer.run()
+    assert seen.count(torch.bfloat16) >= 2 * trainer.steps_per_epoch
+    assert all(torch.isfinite(value).all() for value in trainer.distiller.parameters())
 
 
 def test_accumulating_more_than_an_epoch_is_refused(make_loader):
