@@ -1,0 +1,76 @@
+"""Short names for the values of a searched key."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def labels(values: Sequence[Any]) -> list[str]:
+    """Return a name for each value, unique among them.
+
+    ``{use: Adaptive}`` is ``Adaptive``; beside ``{use: Adaptive, granularity: layer}``, that one is
+    ``Adaptive-layer``, named by what distinguishes it. A model section is named by its model.
+    """
+    heads = [_head(value) for value in values]
+    counts = Counter(heads)
+    named = [
+        head
+        if counts[head] == 1
+        else _distinguished(value, [v for v, h in zip(values, heads, strict=True) if h == head])
+        for value, head in zip(values, heads, strict=True)
+    ]
+    repeated = Counter(named)
+    return [name if repeated[name] == 1 else f"{name}-{number}" for number, name in enumerate(named)]
+
+
+def snake_case(name: str) -> str:
+    """Return ``LogSum`` as ``log_sum``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def scalar(value: Any) -> str:
+    """Return a single value as a name: as YAML writes it, numbers in short."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings and lists as one mapping of dotted keys to single values."""
+    if isinstance(value, Mapping) and value:
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple) and value:
+        items = [(str(number), item) for number, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {
+        key: item for name, inner in items for key, item in flat(inner, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+def _head(value: Any) -> str:
+    if isinstance(value, Mapping):
+        name = value.get("use", value.get("model", ""))
+        return str(name).rpartition(".")[2] if not isinstance(name, Mapping) else _head(name)
+    if isinstance(value, list | tuple):
+        return "+".join(_head(item) for item in value)
+    return scalar(value)
+
+
+def _distinguished(value: Any, rivals: Sequence[Any]) -> str:
+    """Name a value by the options in which it differs from others of the same head; the plainest has none to show."""
+    own = flat(value)
+    parts = [_head(value)]
+    for key, item in own.items():
+        if any(flat(rival).get(key, _MISSING) != item for rival in rivals):
+            is_number = isinstance(item, int | float) and not isinstance(item, bool)
+            parts.append(f"{key.rpartition('.')[2]}={scalar(item)}" if is_number else scalar(item))
+    return "-".join(parts)
+
+
+_MISSING = object()

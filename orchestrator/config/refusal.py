@@ -1,0 +1,26 @@
+"""Which aggregators take which paths: the aggregators' own word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distill.build import build
+from distill.slots import AGGREGATOR, PATH
+
+
+def refusal(aggregator: Mapping[str, Any], paths: Mapping[str, Any], modules: Sequence[str] = ()) -> str:
+    """Say why an aggregator cannot take some paths; empty: it can.
+
+    Args:
+        aggregator: its specification.
+        paths: theirs, by name.
+        modules: modules of the user's own.
+    """
+    negative = [name for name, spec in paths.items() if not build(spec, PATH, modules=modules).non_negative]
+    try:
+        # The layers of a path are known once both models are; that it has one is enough to be asked.
+        build(aggregator, AGGREGATOR, modules=modules).connect(dict.fromkeys(paths, ("layer",)), negative)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,45 @@
+"""Short names of values."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.config.labels import flat, labels, snake_case
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([{"use": "Equal"}, {"use": "LogSum"}], ["Equal", "LogSum"]),
+        ([{"use": "Adaptive"}, {"use": "Adaptive", "granularity": "layer"}], ["Adaptive", "Adaptive-layer"]),
+        (
+            [{"use": "Adaptive", "alpha": 0.5}, {"use": "Adaptive", "alpha": 2}],
+            ["Adaptive-alpha=0.5", "Adaptive-alpha=2"],
+        ),
+        ([{"use": "torch.optim.SGD"}, {"use": "torch.optim.AdamW"}], ["SGD", "AdamW"]),
+        ([{"model": {"use": "ResNet8"}}, {"model": {"use": "ResNet20"}}], ["ResNet8", "ResNet20"]),
+        ([0.1, 1e-05, 3, True, None, "a"], ["0.1", "1e-05", "3", "true", "null", "a"]),
+        ([[1, 2], [3]], ["1+2", "3"]),
+    ],
+)
+def test_values_are_named_by_what_distinguishes_them(values, expected):
+    assert labels(values) == expected
+
+
+def test_labels_are_unique_whatever_happens():
+    values = [{"use": "A", "x": "same"}, {"use": "A", "y": "same"}]
+    assert len(set(labels(values))) == 2
+
+
+def test_snake_case():
+    assert [snake_case(name) for name in ("LogSum", "Adaptive", "AdaptivePaper", "Equal-layer")] == [
+        "log_sum",
+        "adaptive",
+        "adaptive_paper",
+        "equal-layer",
+    ]
+
+
+def test_flat():
+    nested = {"a": {"b": 1, "c": [2, {"d": 3}]}, "e": {}, "f": []}
+    assert flat(nested) == {"a.b": 1, "a.c.0": 2, "a.c.1.d": 3, "e": {}, "f": []}

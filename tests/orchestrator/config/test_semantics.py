@@ -1,0 +1,101 @@
+"""Everything that a file names, in every branch of its search."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.config import UserError, load
+from orchestrator.config.document import Document
+from orchestrator.config.semantics import branches, semantics
+from orchestrator.config.structure import structure
+
+FILE = {
+    "data": {"use": "Digits"},
+    "teacher": {"model": {"use": "ResNet8", "width": 32}},
+    "student": {"model": {"use": "ResNet8"}},
+    "paths": {"kd": {"use": "SoftTarget"}, "at": {"use": "AttentionTransfer"}},
+    "train": {"epochs": 3},
+}
+
+
+def mistakes(**sections):
+    with pytest.raises(UserError) as caught:
+        semantics(structure(Document("sweep.yaml", {**FILE, **sections})))
+    return {mistake.key: mistake.message for mistake in caught.value.mistakes}
+
+
+def test_defaults_of_our_classes_are_filled_in_and_those_of_others_are_not():
+    experiment = semantics(structure(Document("sweep.yaml", FILE)))
+    assert experiment.paths["kd"] == {"use": "SoftTarget", "temperature": 4.0}
+    assert experiment.student.model == {"use": "ResNet8", "width": 16}
+    assert experiment.train.optimizer == {"use": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+    assert experiment.teacher.train["optimizer"] == experiment.train.optimizer
+    assert semantics(structure(Document("sweep.yaml", experiment.config))).config == experiment.config
+
+
+def test_a_wrong_value_of_the_search_is_reported_where_it_stands():
+    found = mistakes(
+        search={
+            "paths.kd.temperature": {"grid": [1, -4]},
+            "train.optimizer.lr": {"grid": {"low": 0.1, "high": -1}},
+            "train.epoch": {"grid": [1]},
+            "aggregator": {"grid": [{"use": "Equal"}, {"use": "Adaptve"}]},
+            "student.model.width": {"choice": [4, 0]},
+        },
+        run={"num_arms": 3},
+    )
+    assert set(found) == {
+        "search.paths.kd.temperature.grid.1",
+        "search.train.optimizer.lr.grid.high",
+        "search.train.epoch.grid.0",
+        "search.aggregator.grid.1.use",
+        "search.student.model.width.choice.1",
+    }
+
+
+def test_both_ends_of_a_range_are_tried():
+    found = mistakes(search={"paths.kd.temperature": {"uniform": [-1, 4]}}, run={"num_arms": 3})
+    assert list(found) == ["search.paths.kd.temperature.uniform"]
+
+
+def test_keys_inside_one_another_are_tried_together_and_others_apart():
+    search = {
+        "aggregator": {"grid": [{"use": "Adaptive"}, {"use": "LogSum"}]},
+        "aggregator.alpha_distill": {"grid": [1, 2]},
+        "train.epochs": {"grid": [1, 2, 3]},
+    }
+    experiment = structure(Document("sweep.yaml", {**FILE, "search": search}))
+    assert len(list(branches(experiment))) == 1 + 2 * 2 + 3
+    found = mistakes(search={**search, "aggregator.max_weight": {"grid": [1]}})
+    assert all("LogSum has no option 'max_weight'" in message for message in found.values())
+
+
+def test_a_search_guided_by_validation_needs_one():
+    data = {"use": "Digits", "split": {"protocol": "paper"}}
+    search = {"train.optimizer.lr": {"uniform": [0.1, 1]}}
+    assert list(mistakes(data=data, search=search, run={"num_arms": 3, "searcher": "optuna"})) == ["run.searcher"]
+    assert list(mistakes(data=data, run={"scheduler": {"use": "ASHA"}})) == ["run.scheduler"]
+
+
+def test_a_teacher_s_own_training_is_judged_and_what_it_takes_over_is_not_reported_twice():
+    wrong = {"use": "torch.optim.SGD", "lr": -1}
+    assert set(mistakes(train={"epochs": 3, "optimizer": wrong})) == {"train.optimizer.lr"}
+    teacher = FILE["teacher"] | {"train": {"optimizer": wrong}}
+    assert set(mistakes(teacher=teacher)) == {"teacher.train.optimizer.lr"}
+
+
+def test_modules_of_the_user_s_own(tmp_path, monkeypatch):
+    (tmp_path / "own_paths_for_semantics.py").write_text(
+        "from distill.paths import Logits\n\n\nclass Mine(Logits):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "modules: [own_paths_for_semantics]\ndata: {use: Digits}\ntrain: {epochs: 1}\n"
+        "teacher: {model: {use: ResNet8}}\nstudent: {model: {use: ResNet8}}\n"
+        "paths: {own: {use: own_paths_for_semantics.Mine}}\n"
+    )
+    experiment = load(path)
+    assert experiment.paths["own"] == {"use": "own_paths_for_semantics.Mine"}
+    with pytest.raises(UserError, match="not allowed"):
+        load(path, ["modules=[]"])
