@@ -1,0 +1,129 @@
+"""Turns the records of a sweep into its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.compare.aggregator_effect import aggregator_effects
+from orchestrator.compare.arm_runs import ArmRuns
+from orchestrator.compare.arm_summary import ArmSummary
+from orchestrator.compare.comparison import Comparison
+from orchestrator.compare.design import Design
+from orchestrator.compare.fit import Fit
+from orchestrator.compare.folder import Folder
+from orchestrator.compare.metric import Metric
+from orchestrator.compare.path_effect import path_effects
+from orchestrator.compare.records import Records
+from orchestrator.compare.run_record import RunRecord
+
+
+def compare(storage_dir: str | Path) -> Comparison:
+    """Compare the runs of one experiment.
+
+    Args:
+        storage_dir: the folder of the experiment, with its ``runs.jsonl`` and ``experiment.json``; a URI works too.
+
+    Raises:
+        ValueError: the folder holds no experiment, or no finished run has the metric that ranks.
+    """
+    return analyse(Records.read(Folder(str(storage_dir))))
+
+
+def analyse(records: Records) -> Comparison:
+    """Compare the runs in ``records``.
+
+    Raises:
+        ValueError: no finished run has the metric that ranks.
+    """
+    metric = Metric.of(records.experiment, records.runs)
+    latest = {(record.arm, record.seed): record for record in records.runs}
+    everything = Design(list(latest.values()))
+    runs_of_arm = [
+        ArmRuns.of(
+            arm, [record for record in latest.values() if record.arm == arm.name], metric=metric, seeds=records.seeds
+        )
+        for arm in everything.arms
+    ]
+    compared = [runs for runs in runs_of_arm if runs.is_compared]
+    cells = [record for runs in compared for record in runs.finished]
+    values = np.array([metric.of_run(record) for record in cells], dtype=np.float64)
+    fit = Fit(Design(cells), values)
+    arms = [_summary(runs, fit, metric) for runs in compared]
+    return Comparison(
+        experiment=records.experiment,
+        metric=metric,
+        arms=tuple(sorted(arms, key=lambda arm: (-metric.sign * arm.mean, arm.runs.arm.name))),
+        incomplete=tuple(runs for runs in runs_of_arm if runs.state != "complete"),
+        paths=path_effects(fit, sign=metric.sign, paths=everything.paths),
+        aggregators=aggregator_effects(fit, sign=metric.sign),
+        noise=fit.noise,
+        cautions=_cautions(records, compared, fit, num_latest=len(latest)),
+        gains=_gains(everything, runs_of_arm, metric),
+        seeds=records.seeds,
+        num_records=len(records.runs),
+    )
+
+
+def _summary(runs: ArmRuns, fit: Fit, metric: Metric) -> ArmSummary:
+    position = fit.design.index[runs.arm.name]
+    alone, equal = fit.design.alone[position], fit.design.equal(runs.arm)
+    return ArmSummary(
+        runs=runs,
+        metric=metric,
+        over_alone=fit.estimate([(position, alone)]) if alone is not None and not runs.arm.is_alone else None,
+        over_equal=fit.estimate([(position, equal)]) if equal is not None else None,
+        block=int(fit.design.block_of_arm[position]),
+    )
+
+
+def _gains(design: Design, runs_of_arm: Sequence[ArmRuns], metric: Metric) -> dict[str, float]:
+    """Each finished run less the student alone of the same seed; 0 for the student alone itself."""
+    gains = {}
+    for position, runs in enumerate(runs_of_arm):
+        alone = design.alone[position]
+        if alone is None:
+            continue
+        controls: dict[int, RunRecord] = {run.seed: run for run in runs_of_arm[alone].finished}
+        for run in runs.finished:
+            value = metric.of_run(run)
+            control = metric.of_run(controls[run.seed]) if run.seed in controls else None
+            if value is not None and control is not None:
+                gains[run.key] = value - control
+    return gains
+
+
+def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_latest: int) -> tuple[str, ...]:
+    """What a reader has to know before believing the numbers."""
+    cautions = list(records.damaged)
+    if records.experiment.protocol == "paper":
+        cautions.append(
+            "protocol paper: no images were held out, so the TEST images rank the arms; the best arm's number is "
+            "flattered by that choice"
+        )
+    if compared and not any(runs.arm.is_alone for runs in compared):
+        cautions.append("no finished run of the student alone: no difference to it can be shown")
+    design = fit.design
+    borrowed = sum(
+        alone is not None and not design.has_own_alone(position) for position, alone in enumerate(design.alone)
+    )
+    if borrowed:
+        cautions.append(
+            f"{borrowed} arms have no student alone of their own setting; they are held against the one nearest to it"
+        )
+    if compared and max(len(runs.finished) for runs in compared) < 2:
+        cautions.append("a single seed: intervals need at least 2 seeds, so everything is undecided")
+    elif compared and fit.noise is None:
+        cautions.append("no noise could be measured from these runs, so everything is undecided")
+    if fit.noise is not None:
+        cautions.extend(fit.noise.cautions)
+    planned = records.experiment.planned
+    if planned is not None and planned > len(records.runs):
+        cautions.append(f"{planned - len(records.runs)} of {planned} planned runs have left no record")
+    if num_latest < len(records.runs):
+        cautions.append(
+            f"{len(records.runs) - num_latest} runs repeat an arm and seed under another key; the last one counts"
+        )
+    return tuple(cautions)

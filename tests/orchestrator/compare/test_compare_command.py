@@ -1,0 +1,106 @@
+"""The command: finds the experiment, prints the answer, and loads nothing heavy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.compare import command
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def storage(sweep):
+    for seed in range(3):
+        wobble = (0.1, -0.1, 0.02)[seed]
+        sweep.add("none", "", seed, 80.0 + wobble)
+        sweep.add("equal", "good", seed, 82.0 - wobble)
+        sweep.add("equal", "bad", seed, 78.0)
+    return str(sweep.save().parent)
+
+
+def test_prints_the_answer_and_leaves_a_report(storage, capsys):
+    assert command("digits", storage=storage, as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Which paths help ResNet8 learn from ResNet20 on Digits?")
+    assert lines[2] == "Helps: good. Hurts: bad. Undecided: none."
+    assert lines[3].startswith("Best arm: equal with good, +2.0 points over the student alone")
+    assert not any("\033" in line for line in lines)  # no terminal, no colour
+    report = Path(lines[-1].removeprefix("Report: "))
+    assert report == Path(storage) / "digits" / "compare" / "report.html"
+    assert report.is_file()
+
+
+def test_json_is_one_object_with_the_same_sentences(storage, capsys):
+    assert command("digits", storage=storage, as_json=True) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["sentences"][0] == "Helps: good. Hurts: bad. Undecided: none."
+    assert {path["path"]: path["verdict"] for path in data["paths"]} == {"good": "helps", "bad": "hurts"}
+    assert not (Path(storage) / "digits" / "compare").exists()
+
+
+@pytest.mark.parametrize("form", ["{storage}/digits", "digits.yaml", "some/where/digits.yml"])
+def test_a_folder_or_a_file_names_the_experiment(storage, form, capsys):
+    assert command(form.format(storage=storage), storage=storage, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["experiment"] == "digits"
+
+
+def test_the_name_in_a_file_counts_more_than_its_stem(storage, tmp_path, capsys):
+    file = tmp_path / "other.yaml"
+    file.write_text("name: digits\npaths: {}\n")
+    assert command(str(file), storage=storage, as_json=True) == 0
+    file.write_text("name: [broken")
+    assert command(str(file), storage=storage, as_json=True) == 2
+    assert "no experiment called 'other'" in capsys.readouterr().err
+
+
+def test_a_miss_names_the_nearest(storage, capsys):
+    assert command("digts", storage=storage, as_json=False) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "no experiment called 'digts'" in captured.err
+    assert "did you mean 'digits'?" in captured.err
+
+
+def test_a_far_miss_lists_what_there_is(storage, capsys):
+    assert command("zzz", storage=storage, as_json=False) == 2
+    assert "it holds digits" in capsys.readouterr().err
+
+
+def test_an_empty_storage_says_so(tmp_path, capsys):
+    assert command("digits", storage=str(tmp_path / "none"), as_json=False) == 2
+    assert "holds none yet" in capsys.readouterr().err
+
+
+def test_an_experiment_without_a_finished_run_fails(sweep, capsys):
+    sweep.add("equal", "a", 0, None, status="failed", reason="out of memory")
+    storage = str(sweep.save().parent)
+    assert command("digits", storage=storage, as_json=False) == 1
+    error = capsys.readouterr().err
+    assert "no run of 'digits' has finished yet" in error
+    assert "out of memory" in error
+
+
+@pytest.mark.parametrize(("no_color", "painted"), [(None, True), ("1", False)])
+def test_colour_on_a_terminal_unless_unwanted(storage, monkeypatch, capsys, no_color, painted):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    command("digits", storage=storage, as_json=False)
+    assert ("\033[31m" in capsys.readouterr().out) == painted
+
+
+def test_nothing_heavy_is_imported(storage):
+    code = (
+        "import sys\nfrom orchestrator.compare import command\n"
+        f"assert command('digits', storage={storage!r}, as_json=True) == 0\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'matplotlib', 'pyarrow', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
