@@ -1,0 +1,1 @@
+"""Distillery on Ray and MLflow: experiment files, sweeps, tracking and comparison around the core in ``distill``."""

@@ -1,0 +1,106 @@
+"""``distillery ls`` and ``distillery cp``: what there is, and a file to start from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from distill.schema import describe_option, nearest, schema, suggestion
+from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, TRANSFORM, Slot
+from orchestrator.config.errors import UserError
+from orchestrator.config.stopping_slot import STOPPING_RULE
+
+SEARCH_SPACES = "search_spaces"
+REGISTRIES: dict[str, Slot] = {
+    "paths": PATH,
+    "aggregators": AGGREGATOR,
+    "tasks": TASK,
+    "models": MODEL,
+    "datasets": DATASET,
+    "transforms": TRANSFORM,
+    "optimizers": OPTIMIZER,
+    "schedulers": SCHEDULER,
+    "stopping_rules": STOPPING_RULE,
+}
+"""What ``ls`` can list, besides the search spaces."""
+KINDS = (*REGISTRIES, SEARCH_SPACES)
+SHOWN_OUTSIDE = ("optimizers", "schedulers")
+"""Kinds of which we have none of our own."""
+
+
+def ls(kind: str | None) -> int:
+    """Print what a file can name: name, options, and the first line of the documentation.
+
+    Args:
+        kind: one of ``KINDS``; ``None``: paths, aggregators, tasks, models, data sets and search spaces.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UserError([f"no kind '{kind}' to list; there are {', '.join(KINDS)}.{suggestion(nearest(kind, KINDS))}"])
+    kinds = (kind,) if kind else tuple(name for name in KINDS if name not in ("transforms", *SHOWN_OUTSIDE))
+    for position, name in enumerate(kinds):
+        if len(kinds) > 1:
+            print(f"{'' if position == 0 else chr(10)}{name}")
+        for line in _search_space_lines() if name == SEARCH_SPACES else _registry_lines(name):
+            print(f"  {line}" if len(kinds) > 1 else line)
+    return 0
+
+
+def cp(name: str, destination: str, *, force: bool) -> int:
+    """Copy a shipped search space.
+
+    Args:
+        name: with or without ``.yaml``.
+        destination: a folder, or the new file.
+        force: overwrite a file that exists.
+
+    Raises:
+        UserError: there is no such search space, or the file exists.
+    """
+    shipped = _shipped()
+    stem = name.removesuffix(".yaml")
+    if stem not in shipped:
+        raise UserError(
+            [f"no search space '{name}'; there are {', '.join(shipped)}.{suggestion(nearest(stem, shipped))}"]
+        )
+    target = Path(destination)
+    if target.is_dir() or destination.endswith("/"):
+        target = target / f"{stem}.yaml"
+    if target.exists() and not force:
+        raise UserError([f"{target} exists; give another name, or --force to overwrite it"])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(shipped[stem].read_bytes())
+    print(f"Copied to {target}. Next: distillery check {target}")
+    return 0
+
+
+def _shipped() -> dict[str, Traversable]:
+    files = sorted(resources.files(SEARCH_SPACES).iterdir(), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
+
+
+def _search_space_lines() -> Iterator[str]:
+    shipped = _shipped()
+    width = max(map(len, shipped), default=0)
+    for name, file in shipped.items():
+        comment = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        summary = comment[0].lstrip("# ") if comment else ""
+        yield f"{name.ljust(width)}  {summary}"
+
+
+def _registry_lines(kind: str) -> Iterator[str]:
+    slot = REGISTRIES[kind]
+    found = slot.registry() or slot.offered()
+    for name, target in sorted(found.items(), key=lambda item: item[0].lower()):
+        hidden = (*slot.reserved, *slot.offers)
+        options = [describe_option(option) for option in schema(target).options.values() if option.name not in hidden]
+        summary = (inspect.getdoc(target) or "").partition("\n")[0]
+        yield f"{name}({', '.join(options)})"
+        yield f"    {summary}"
+    for module in slot.outside if slot.registry() else ():
+        yield f"and every public {slot.name} of {module}, as {module}.NAME"

@@ -1,0 +1,66 @@
+"""``distillery check``: builds everything that a file will need, and says what it will do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distill.build import build
+from distill.data.base import Dataset
+from distill.schema import Problem
+from distill.slots import DATASET
+from orchestrator.branch import SAMPLE_SIZE, build_branches
+from orchestrator.config.design import Design
+from orchestrator.config.experiment import Experiment
+from orchestrator.plan import Plan
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """Build every branch of a file on the CPU, without Ray, and read two of its images.
+
+    Raises:
+        UserError: shapes cannot meet, weights or data cannot be read; all such mistakes at once.
+    """
+    branches = build_branches(experiment)
+    design = Design(experiment)
+    effects, undecidable = _effects(design)
+    return Plan(
+        design=design,
+        branches=tuple(branches),
+        samples=_read_sample(experiment),
+        undecidable=undecidable,
+        decidable=effects,
+        outputs=f"{experiment.run.storage}/{experiment.name}",
+    )
+
+
+def _effects(design: Design) -> tuple[dict[str, float], dict[str, str]]:
+    """Return what the design of a sweep can tell about each path, and what it cannot."""
+    if design.experiment.search is None or design.is_sampled:
+        return {}, {}
+    from orchestrator.compare import decidable_effect, undecidable_paths
+
+    planned = design.planned()
+    effects = decidable_effect(planned, noise_sd=1.0)
+    return {name: value for name, value in effects.items() if math.isfinite(value)}, undecidable_paths(planned)
+
+
+def _read_sample(experiment: Experiment) -> dict[str, int | None]:
+    """Load the data, read two images, and return how many each split has."""
+    dataset: Dataset = build(experiment.data, DATASET, modules=experiment.modules)
+    try:
+        data = dataset.load()
+        images: Any = data.train.read(np.arange(min(SAMPLE_SIZE, len(data.train))))
+        channels = {int(image.shape[0]) for image in images}
+        if channels != {data.image_shape[0]}:
+            raise ValueError(f"images have {sorted(channels)} channels, expected {data.image_shape[0]}")
+        if len(data.train) < experiment.train.batch_size:
+            found = f"{len(data.train):,} training images are less than one batch of {experiment.train.batch_size:,}"
+            raise ValueError(f"{found}: lower train.batch_size")
+    except (OSError, ValueError) as error:
+        raise experiment.document.error([Problem("data", str(error))]) from error
+    validation = None if data.validation is None else len(data.validation)
+    teacher = {} if experiment.teacher is None else {"for the teacher": len(data.teacher_train)}
+    return {"for training": len(data.train), **teacher, "validation": validation, "test": len(data.test)}

@@ -1,0 +1,50 @@
+"""Why a run failed, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MOST_CHARACTERS = 300
+
+AFTERMATH = ("gloo", "nccl", "connection reset", "connection closed", "broken pipe", "health check")
+"""What the other workers say when one of them has died."""
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return the first line of what went wrong at the bottom of Ray's wrappings, with the kind of error before it."""
+    from ray.exceptions import RayActorError, RayTaskError
+    from ray.train import ControllerError, WorkerGroupError
+
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        return failure_reason(_first_cause(error.worker_failures))
+    if isinstance(error, ControllerError):
+        return failure_reason(error.controller_failure)
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        return failure_reason(error.cause)
+    if isinstance(error, RayActorError):
+        return "the worker's process died (killed, out of memory, or its node was lost)"
+    if type(error).__name__ == "StartTraceback" and error.__cause__ is not None:
+        return failure_reason(error.__cause__)
+    text = " ".join(_own_line(str(error)).split())
+    kind = type(error).__name__
+    line = f"{kind}: {text}" if text and not text.startswith(f"{kind}:") else text or kind
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
+
+
+def _own_line(text: str) -> str:
+    """Return the line that says it: the first one, or the last of a traceback."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if "Traceback (most recent call last)" in text else lines[0]
+
+
+def _first_cause(failures: Mapping[int, BaseException]) -> BaseException:
+    """Return the failure of the rank that failed by itself, the lowest if there are several."""
+
+    def is_aftermath(error: BaseException) -> bool:
+        text = str(error).lower()
+        return any(word in text for word in AFTERMATH)
+
+    ranks = sorted(failures, key=lambda rank: (is_aftermath(failures[rank]), rank))
+    return failures[ranks[0]]

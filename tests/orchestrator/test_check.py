@@ -1,0 +1,223 @@
+"""Every mistake of a file is one line with its place, before anything starts; a right file shows its plan."""
+# ruff: noqa: E501  # a table of cases, one a line
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import search_spaces
+from distill.models import ResNet8
+from orchestrator import cli
+from orchestrator.branch import build_branches
+from orchestrator.check import make_plan
+from orchestrator.config import UserError, load
+
+FILE = """\
+# Question: does it work?
+data:
+  use: Digits
+  split: {train: 128, validation: 200, teacher: rest}
+teacher:
+  model: {use: ResNet8, width: 32}
+  train: {epochs: 2}
+student:
+  model: {use: ResNet8}
+paths:
+  soft_target: {use: SoftTarget, temperature: 4.0}
+  attention: {use: AttentionTransfer}
+  nst: {use: NSTGram}
+aggregator: {use: Adaptive}
+train:
+  epochs: 3
+  batch_size: 32
+  optimizer: {use: torch.optim.SGD, lr: 0.05, momentum: 0.9}
+search:
+  paths: {sets: [[soft_target], [attention], [soft_target, attention, nst]]}
+  aggregator: {grid: [{use: Equal}, {use: Adaptive}]}
+  seed: {grid: [0, 1]}
+run: {metric: val/accuracy}
+"""
+
+# What is written instead of what, and what must be said: line, key, words, nearest name.
+WRONG = {
+    "a misspelt section": ("student:\n", "studnet:\n", 8, "studnet", ["has no key"], "student"),
+    "a misspelt key": ("  epochs: 3", "  epoch: 3", 16, "train.epoch", ["has no key"], "epochs"),
+    "a misspelt option": ("temperature: 4.0", "temprature: 4.0", 11, "paths.soft_target.temprature", ["SoftTarget has no option"], "temperature"),
+    "a misspelt class": ("use: NSTGram", "use: NSTGrm", 13, "paths.nst.use", ["unknown path 'NSTGrm'"], "NSTGram"),
+    "a misspelt model": ("{use: ResNet8}", "{use: ResNet9}", 9, "student.model.use", ["unknown model"], "ResNet8"),
+    "a torchvision name without its module": ("{use: ResNet8}", "{use: resnet18}", 9, "student.model.use", ["unknown model"], "torchvision.models.resnet18"),
+    "a misspelt optimiser": ("torch.optim.SGD", "torch.optim.SDG", 18, "train.optimizer.use", ["no optimizer 'SDG'"], "torch.optim.SGD"),
+    "an optimiser by a forbidden way": ("torch.optim.SGD", "torch.optim.swa_utils.torch.os.system", 18, "train.optimizer.use", ["not allowed"], ""),
+    "a wrong type": ("batch_size: 32", "batch_size: many", 17, "train.batch_size", ["a whole number", "many"], ""),
+    "a bool for a number": ("lr: 0.05", "lr: true", 18, "train.optimizer.lr", ["a number", "true"], ""),
+    "a number out of bounds": ("temperature: 4.0", "temperature: -4", 11, "paths.soft_target.temperature", ["above 0", "-4"], ""),
+    "an optimiser's own bounds": ("lr: 0.05", "lr: -1", 18, "train.optimizer.lr", ["Invalid learning rate"], ""),
+    "a word for a bool": ("  epochs: 3", "  epochs: 3\n  channels_last: yes", 17, "train.channels_last", ["write true"], ""),
+    "an option of a searched value": ("{use: Equal},", "{use: Equal, alpha: 2},", 21, "search.aggregator.grid.0.alpha", ["Equal has no option"], "alpha_distill"),
+    "an unknown path in a set": ("[attention],", "[atention],", 20, "search.paths.sets.1.0", ["there is no path 'atention'"], "attention"),
+    "a duplicate key": ("  batch_size: 32", "  batch_size: 32\n  epochs: 4", 18, "train.epochs", ["lines 16 and 18"], ""),
+    "a tab": ("  epochs: 3", "\tepochs: 3", 16, "", ["indents by spaces"], ""),
+    "an ambiguous number": ("epochs: 3", "epochs: 010", 16, "train.epochs", ["write 10"], ""),
+    "a missing data folder": ("  use: Digits", "  use: FashionMNIST\n  root: /nowhere/at/all", 4, "data.root", ["/nowhere/at/all"], ""),
+    "an impossible split": ("train: 128", "train: 5000", 4, "data.split.train", ["5,000"], ""),
+    "a missing tap": ("{use: AttentionTransfer}", "{use: AttentionTransfer, taps: [{student: layer9, teacher: layer1}]}", 12, "paths.attention", ["layer9"], ""),
+    "an unreadable checkpoint": ("  train: {epochs: 2}", "  checkpoint: nowhere.pt", 7, "teacher.checkpoint", ["nowhere.pt"], ""),
+    "weights that the model has not": ("  model: {use: ResNet8}", "  model: {use: ResNet8}\n  weights: DEFAULT", 10, "student.weights", ["checkpoint"], ""),
+    "grey images for a coloured model": ("{use: ResNet8}", "{use: torchvision.models.resnet18}", 9, "student.model.use", ["set data.channels to 3"], ""),
+    "an aggregator that takes no set": ("{use: Equal},", "{use: Fixed, weights: {nst: 1}},", 21, "search.aggregator.grid.0", ["weights"], ""),
+    "a schedule that needs a metric": ("  epochs: 3", "  epochs: 3\n  scheduler: {use: torch.optim.lr_scheduler.ReduceLROnPlateau}", 17, "train.scheduler.use", ["wants metrics"], ""),
+    "a schedule that needs momentum": ("SGD, lr: 0.05, momentum: 0.9}", "Adagrad, lr: 0.05}\n  scheduler: {use: torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.1}", 19, "train.scheduler", ["momentum"], ""),
+    "a module that is not there": ("aggregator: {use: Adaptive}", "modules: [not_there_at_all]", 14, "modules.0", ["No module named 'not_there_at_all'"], ""),
+    "paths without a teacher": ("teacher:\n  model: {use: ResNet8, width: 32}\n  train: {epochs: 2}\n", "", 7, "paths", ["add the section 'teacher'"], ""),
+    "a stopping rule without validation": ("validation: 200, teacher: rest", "protocol: paper", 4, "data.split", ["paper"], ""),
+    "too few images for a batch": ("train: 128", "train: 20", 2, "data", ["lower train.batch_size"], ""),
+    "a sampled key without a number of arms": ("seed: {grid", "train.optimizer.lr: {loguniform: [1e-3, 1]}\n  seed: {grid", 22, "search.train.optimizer.lr", ["run.num_arms"], ""),
+    "a misspelt metric": ("val/accuracy", "val/acuracy", 23, "run.metric", ["must be"], "val/accuracy"),
+    "a misspelt stopping rule": ("run: {", "run: {scheduler: {use: AHSA}, ", 23, "run.scheduler.use", ["unknown stopping rule"], "ASHA"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(text: str, capsys, *settings: str) -> tuple[int, str]:
+    Path("experiment.yaml").write_text(text)
+    status = cli.main(["check", "experiment.yaml", *settings])
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    return status, shown.err if status else shown.out
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_file_is_answered_with_line_key_rule_and_suggestion(case, folder, capsys):
+    old, new, line, key, words, nearest = WRONG[case]
+    assert FILE.count(old) >= 1
+    status, said = check(FILE.replace(old, new, 1), capsys)
+    assert status == 2
+    [mistake] = [text for text in said.splitlines() if text.startswith(f"experiment.yaml:{line}: {key}")] or [said]
+    assert mistake.startswith(f"experiment.yaml:{line}: {key}"), said
+    assert all(word in mistake for word in words), mistake
+    assert (f"Did you mean '{nearest}'" in mistake) if nearest else ("Did you mean" not in mistake), mistake
+    assert len(said.splitlines()) == 1, said
+
+
+def test_mistakes_of_structure_come_all_at_once(folder, capsys):
+    text = (
+        FILE.replace("epochs: 3", "epoch: 3")
+        .replace("batch_size: 32", "batch_size: no")
+        .replace("run: {", "run: {x: 1, ")
+    )
+    status, said = check(text, capsys, "seed=-1")
+    assert status == 2
+    starts = ["command line: seed", "experiment.yaml:16: train.epoch"]
+    starts += ["experiment.yaml:17: train.batch_size", "experiment.yaml:23: run.x"]
+    assert [line[: len(start)] for line, start in zip(said.splitlines(), starts, strict=True)] == starts
+
+
+def test_mistakes_of_what_is_named_come_all_at_once(folder, capsys):
+    text = FILE.replace("NSTGram", "NSTGrm").replace("SGD, lr", "SGD, rl").replace("{use: Equal}", "{use: Equl}")
+    text = text.replace("{use: ResNet8, width: 32}", "{use: ResNet8, widht: 32}").replace("train: 128", "train: no")
+    status, said = check(text, capsys)
+    assert status == 2
+    assert [line.split(": ")[1] for line in said.splitlines()] == [
+        "data.split.train",
+        "teacher.model.widht",
+        "paths.nst.use",
+        "train.optimizer.rl",
+        "search.aggregator.grid.0.use",
+    ]
+
+
+def test_what_yaml_would_misread_is_read_as_it_looks(folder, capsys):
+    status, said = check(FILE.replace("lr: 0.05", "lr: 1e-3"), capsys)
+    assert status == 0, said
+    assert load("experiment.yaml").train.optimizer["lr"] == 0.001
+
+
+def test_mistakes_on_the_command_line_name_it_and_show_the_present_value(folder, capsys):
+    status, said = check(FILE, capsys, "train.epoch=5")
+    assert status == 2
+    assert said.startswith("command line: train.epoch: ")
+    assert said.strip().endswith("Did you mean 'epochs' (now 3)?")
+
+
+def test_the_plan_of_a_right_file(folder, capsys):
+    status, shown = check(FILE, capsys)
+    assert status == 0
+    for line in [
+        "experiment: 14 runs = 6 arms (2 aggregators x 3 path sets) x 2 seeds + 2 of the student alone",
+        "Student ResNet8, 77,754 parameters, on Digits (1x8x8, 10 classes)",
+        "  attention: AttentionTransfer, no adapter",
+        "    layer2 [32, 4, 4] <- layer2 [64, 4, 4]",
+        "Results: outputs/experiment",
+    ]:
+        assert line in shown.splitlines(), shown
+    assert "128 for training" in shown
+    assert not Path("outputs").exists()
+
+
+def test_the_plan_in_numbers(folder):
+    Path("experiment.yaml").write_text(FILE)
+    plan = make_plan(load("experiment.yaml")).plain()
+    [branch] = plan["branches"]
+    # By hand: adapters 16x32 + 32x64 + 64x128 weights, and two numbers of BatchNorm a channel.
+    nst = next(path for path in branch["paths"] if path["name"] == "nst")
+    assert nst["adapter_parameters"] == 16 * 32 + 32 * 64 + 64 * 128 + 2 * (32 + 64 + 128)
+    assert [pair["teacher_shape"] for pair in nst["connections"]] == [(32, 8, 8), (64, 4, 4), (128, 2, 2)]
+    student = sum(parameter.numel() for parameter in ResNet8(num_classes=10, in_channels=1).parameters())
+    teacher = sum(parameter.numel() for parameter in ResNet8(num_classes=10, in_channels=1, width=32).parameters())
+    assert branch["student_parameters"] == student
+    assert branch["compression"] == pytest.approx(teacher / student)
+    assert plan["runs"] == {"arms": 6, "seeds": 2, "alone": 2, "total": 14}
+    assert plan["samples"]["for training"] == 128
+    assert json.loads(json.dumps(plan))["name"] == "experiment"
+
+
+def test_every_pair_of_models_and_every_variant_of_a_path_is_built(folder):
+    text = FILE.replace("  seed:", "  student: {grid: [{model: {use: ResNet8}}, {model: {use: ResNet20}}]}\n  seed:")
+    Path("experiment.yaml").write_text(text)
+    assert [branch.student for branch in build_branches(load("experiment.yaml"))] == ["ResNet8", "ResNet20"]
+    taps = "  paths.attention.taps: {grid: [auto, [{student: layer1, teacher: layer7}]]}\n  seed:"
+    Path("experiment.yaml").write_text(FILE.replace("  seed:", taps))
+    with pytest.raises(UserError, match=r"experiment.yaml:22: search\.paths\.attention.*layer7"):
+        build_branches(load("experiment.yaml"))
+
+
+def test_a_checkpoint_is_loaded_to_see_whether_it_fits(folder, capsys):
+    torch.save(ResNet8(num_classes=10, in_channels=1, width=32).state_dict(), "right.pt")
+    torch.save(ResNet8(num_classes=10, in_channels=1, width=16).state_dict(), "wrong.pt")
+    Path("torn.pt").write_bytes(Path("right.pt").read_bytes()[:1000])
+    for name, expected in [("right.pt", 0), ("wrong.pt", 2), ("torn.pt", 2)]:
+        status, said = check(FILE.replace("  train: {epochs: 2}", f"  checkpoint: {name}"), capsys)
+        assert status == expected, said
+        assert status == 0 or said.startswith("experiment.yaml:7: teacher.checkpoint: ")
+
+
+def test_a_path_that_is_in_every_set_cannot_be_told(folder, capsys):
+    status, shown = check(FILE.replace("[[soft_target], [attention],", "[[soft_target, nst],"), capsys)
+    assert status == 0
+    assert "Cannot tell: the effect of soft_target" in shown
+
+
+SHIPPED = sorted(Path(search_spaces.__file__).parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_search_spaces_open_with_question_time_and_command(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert head[0].startswith("# Question: ")
+    assert any("minute" in line or "hour" in line or "day" in line for line in head)
+    assert any(f"distillery sweep search_spaces/{path.name}" in line for line in head)
+
+
+def test_the_quickstart_is_right(capsys):
+    [path] = [path for path in SHIPPED if path.stem == "quickstart"]
+    assert cli.main(["check", str(path)]) == 0
+    assert "3 of the student alone" in capsys.readouterr().out
