@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,11 +17,13 @@ class Batch:
         images: ``[batch, channel, height, width]``, float.
         labels: ``[batch]``, int64 class indices for classification.
         indices: ``[batch]``, int64 positions in the data set's own order; they name a sample for good.
+        targets: what the teacher said of these images, by path and layer, as far as it was stored.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
+    targets: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -32,4 +35,8 @@ class Batch:
             self.images.to(device, non_blocking=True, memory_format=layout),
             self.labels.to(device, non_blocking=True),
             self.indices.to(device, non_blocking=True),
+            {
+                path: {layer: value.to(device, non_blocking=True) for layer, value in target.items()}
+                for path, target in self.targets.items()
+            },
         )

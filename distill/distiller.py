@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -104,10 +104,23 @@ class Distiller(nn.Module):
                 except ValueError as error:
                     raise ValueError(f"paths.{name}: {error}") from error
 
-    def targets(self, teacher_taps: Mapping[str, Tensor]) -> dict[str, Target]:
-        """Compute every path's target from what the teacher recorded, without gradient."""
+    def targets(self, teacher_taps: Mapping[str, Tensor], paths: Collection[str] | None = None) -> dict[str, Target]:
+        """Compute paths' targets from what the teacher recorded, without gradient; of all paths, or of some."""
+        chosen = self._paths if paths is None else {name: self._paths[name] for name in paths}
         with torch.no_grad():
-            return {name: path.target(teacher_taps) for name, path in self._paths.items()}
+            targets = {name: path.target(teacher_taps) for name, path in chosen.items()}
+        # As they come out of the store: another order in memory would sum in another order, and round differently.
+        return {
+            name: {layer: value.contiguous() for layer, value in target.items()} for name, target in targets.items()
+        }
+
+    def path(self, name: str) -> Path:
+        """Return a path by name."""
+        return self._paths[name]
+
+    def teacher_taps(self, paths: Collection[str]) -> frozenset[str]:
+        """Return the names of the teacher's taps that these paths read."""
+        return frozenset(pair.teacher for name in paths for pair in self._paths[name].pairs)
 
     def forward(self, batch: Batch, targets: Mapping[str, Target], progress: float = 0.0) -> Step:
         """Compute the losses of one batch.

@@ -14,6 +14,11 @@ def is_active() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def rank() -> int:
+    """Return this process's number among all ranks."""
+    return dist.get_rank() if is_active() else 0
+
+
 def mean(values: Tensor) -> Tensor:
     """Return the mean of ``values`` over all ranks, detached; one small all-reduce."""
     values = values.detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.task = task
-        self._reader: TapReader | None = None
+        self._reader = TapReader(self.model, (), task.logits)
 
     def watch(self, taps: Iterable[Tap]) -> None:
         """Choose the taps that :meth:`forward` returns."""
@@ -35,9 +35,7 @@ class Teacher(nn.Module):
 
     def close(self) -> None:
         """Remove all hooks from the model."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self._reader.close()
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode, whatever ``mode`` says."""
@@ -45,10 +43,15 @@ class Teacher(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the watched activations of ``images``, by tap name, without gradient."""
-        if self._reader is None:
-            raise RuntimeError("Teacher.watch was not called: a Distiller does so when it connects its paths")
+    def forward(self, images: Tensor, only: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Return the watched activations of ``images``, by tap name, without gradient.
+
+        Args:
+            images: ``[batch, channel, height, width]``.
+            only: the taps that are needed; the model runs no deeper than these. ``None``: all, and the logits.
+        """
+        if only is not None:
+            return self._reader.read(images, only)
         _, taps = self._reader(images)
         return taps
 

@@ -19,12 +19,12 @@ from distill.checkpoint import Checkpoint, Checkpoints
 from distill.counter_random import derive_seed
 from distill.data import Loader
 from distill.distiller import Distiller, Step
-from distill.evaluate import evaluate, teacher_predictions
+from distill.evaluate import evaluate
 from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
-from distill.paths import Target
 from distill.random_state import random_state, set_random_state
 from distill.recorder import Recorder
+from distill.targets import TargetSource
 from distill.teacher import Teacher
 from distill.trajectory import Trajectory
 
@@ -83,6 +83,7 @@ class Trainer:
         num_classes: number of classes, for the metrics.
         checkpoints: where to keep checkpoints; ``None`` keeps none. Rank 0 writes.
         config_hash: identifies the configuration; a checkpoint of another one is refused.
+        targets: where the paths' targets come from; ``None``: the teacher is asked for every batch.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Trainer:
         num_classes: int,
         checkpoints: Checkpoints | None = None,
         config_hash: str = "",
+        targets: TargetSource | None = None,
     ) -> None:
         self.distiller = distiller
         self.teacher = teacher
@@ -105,6 +107,7 @@ class Trainer:
         self.num_classes = num_classes
         self.checkpoints = checkpoints
         self.config_hash = config_hash
+        self.targets = targets or TargetSource(distiller, teacher)
         self.steps_per_epoch = len(loaders.train) // recipe.accumulate
         if self.steps_per_epoch == 0:
             raise ValueError(
@@ -136,8 +139,7 @@ class Trainer:
         Raises:
             NonFiniteLossError: a loss is NaN or infinite.
         """
-        if self.teacher is not None and self.loaders.validation is not None:
-            self._teacher_validation = teacher_predictions(self.teacher, self.loaders.validation)
+        self._teacher_validation = self.targets.predictions(self.loaders.validation)
         status = "finished"
         while self.epoch < self.recipe.epochs:
             self._run_epoch()
@@ -167,7 +169,7 @@ class Trainer:
         """Train one epoch and return the means of its losses and weights over steps and ranks."""
         self._module.train()
         recorder = Recorder(self.distiller, self.recipe.log_every)
-        batches = self.loaders.train.epoch(self.epoch)
+        batches = self.loaders.train.epoch(self.epoch, self.targets.open(self.loaders.train, self.epoch))
         for _ in range(self.steps_per_epoch):
             progress = self.step / self.total_steps
             step = self._train_step([next(batches) for _ in range(self.recipe.accumulate)], progress)
@@ -194,16 +196,8 @@ class Trainer:
         return Step(*(torch.stack(values).mean(0) for values in zip(*steps, strict=True)))
 
     def _losses(self, batch: Batch, progress: float) -> Step:
-        step: Step = self._module(batch, self._targets(batch), progress)
+        step: Step = self._module(batch, self.targets.targets(batch), progress)
         return step
-
-    def _targets(self, batch: Batch) -> dict[str, Target]:
-        """Ask the teacher once, however many paths there are, and not at all where there is none."""
-        if self.teacher is None or not self.distiller.layer_keys:
-            return {}
-        with torch.autocast(self.host.device.type, torch.bfloat16, enabled=self.distiller.precision == "bfloat16"):
-            taps = self.teacher(batch.images)
-        return self.distiller.targets(taps)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Let DDP reduce gradients only with the last of the accumulated batches."""
@@ -252,8 +246,7 @@ class Trainer:
             "teacher_parameters": _count(self.teacher) if self.teacher is not None else None,
         }
         if status == "finished":
-            predictions = None if self.teacher is None else teacher_predictions(self.teacher, self.loaders.test)
-            result["test"] = self._evaluate(self.loaders.test, predictions)
+            result["test"] = self._evaluate(self.loaders.test, self.targets.predictions(self.loaders.test))
         return result
 
     def _has_unused_parameters(self) -> bool:
@@ -264,7 +257,7 @@ class Trainer:
         state = {name: value.clone() for name, value in self.distiller.state_dict().items()}
         self.distiller.train()
         batch = next(iter(self.loaders.train.epoch(0)))
-        self.distiller(batch, self._targets(batch)).total.backward()
+        self.distiller(batch, self.targets.targets(batch)).total.backward()
         unused = [
             name for name, value in self.distiller.named_parameters() if value.requires_grad and value.grad is None
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,17 @@ from distill.data.subset import Subset
 from distill.data.transforms.base import Transform
 
 _NUM_AHEAD = 2
+
+Targets = dict[str, dict[str, Tensor]]
+_Read = tuple[Tensor, Targets]
+
+
+class TargetReader(Protocol):
+    """Gives what was stored of the teacher for one view of a split."""
+
+    def read(self, positions: Indices) -> Targets:
+        """Return ``[position, ...]`` by path and layer, on the CPU."""
+        ...
 
 
 class Loader:
@@ -41,6 +53,8 @@ class Loader:
         world_size: number of processes.
         device: where the batches go.
         channels_last: whether to lay out images channels-last.
+        views: number of augmentations of each image; epoch ``e`` shows number ``e % views``. ``None``: a new one each
+            epoch.
 
     Raises:
         ValueError: the numbers do not fit together, or ``drop_last`` would drop everything.
@@ -61,6 +75,7 @@ class Loader:
         world_size: int = 1,
         device: torch.device,
         channels_last: bool = False,
+        views: int | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in 0..{world_size - 1}, found {rank}")
@@ -89,37 +104,57 @@ class Loader:
         self.world_size = world_size
         self.device = device
         self.channels_last = channels_last
+        self.views = views
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device)[:, None, None]
         self._std = torch.tensor(std, dtype=torch.float32, device=device)[:, None, None]
         # A transform on torch's global generator must not run beside a training step that uses it too.
-        self._reads_ahead = subset.source.differs_in_size and not any(each.uses_global_random for each in transforms)
+        self._reads_ahead = (subset.source.differs_in_size or device.type == "cuda") and not any(
+            each.uses_global_random for each in transforms
+        )
+
+    def view(self, epoch: int) -> int:
+        """Return which of the ``views`` an epoch shows; without a limit, each epoch its own."""
+        return epoch if self.views is None else epoch % self.views
+
+    def batch_at(self, positions: Indices, epoch: int) -> Batch:
+        """Return the images at these positions of the split as ``epoch`` shows them."""
+        return self._batch(positions, self._read(positions, epoch))
 
     def __len__(self) -> int:
         """Return how many batches this rank gives in an epoch."""
         num_full, rest = divmod(len(self.subset), self.batch_size)
         return num_full + (not self.drop_last and rest > self.rank)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Give the batches of one epoch, counted from 0."""
-        order = self._order(epoch)
-        starts = range(0, len(self) * self.batch_size, self.batch_size)
-        shares = (order[start + self.rank : start + self.batch_size : self.world_size] for start in starts)
+    def epoch(self, epoch: int, targets: TargetReader | None = None) -> Iterator[Batch]:
+        """Give the batches of one epoch.
+
+        Args:
+            epoch: counted from 0; it decides order and augmentation.
+            targets: reads what was stored of the teacher for this epoch's view; the batches carry it along.
+        """
+        shares = self.shares(epoch)
         if not self._reads_ahead:
             for positions in shares:
-                yield self._batch(positions, self._read(positions, epoch))
+                yield self._batch(positions, self._read(positions, epoch, targets))
             return
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
         try:
-            waiting: deque[tuple[Indices, Future[Tensor]]] = deque()
+            waiting: deque[tuple[Indices, Future[_Read]]] = deque()
             for positions in shares:
-                waiting.append((positions, pool.submit(self._read, positions, epoch)))
+                waiting.append((positions, pool.submit(self._read, positions, epoch, targets)))
                 if len(waiting) > _NUM_AHEAD:
-                    first, images = waiting.popleft()
-                    yield self._batch(first, images.result())
-            for positions, images in waiting:
-                yield self._batch(positions, images.result())
+                    first, read = waiting.popleft()
+                    yield self._batch(first, read.result())
+            for positions, read in waiting:
+                yield self._batch(positions, read.result())
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def shares(self, epoch: int) -> Iterator[Indices]:
+        """Give the positions in the split of this rank's share of each batch."""
+        order = self._order(epoch)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start + self.rank : start + self.batch_size : self.world_size]
 
     def _order(self, epoch: int) -> Indices:
         """Return the positions of all ranks' samples in the order of this epoch."""
@@ -128,15 +163,20 @@ class Loader:
         keys = sort_keys(derive_seed(self.data_seed, "order"), epoch, self.subset.indices)
         return np.argsort(keys, kind="stable").astype(np.int64)
 
-    def _read(self, positions: Indices, epoch: int) -> Tensor:
-        """Return augmented images on the CPU, in pinned memory where a GPU awaits them."""
+    def _read(self, positions: Indices, epoch: int, targets: TargetReader | None = None) -> _Read:
+        """Return augmented images and their targets on the CPU, in pinned memory where a GPU awaits them."""
         images = read_augmented(
-            self.subset, positions, transforms=self.transforms, data_seed=self.data_seed, epoch=epoch
+            self.subset, positions, transforms=self.transforms, data_seed=self.data_seed, epoch=self.view(epoch)
         )
-        return images.pin_memory() if self.device.type == "cuda" else images
+        stored = {} if targets is None else targets.read(positions)
+        if self.device.type != "cuda":
+            return images, stored
+        pinned = {name: {layer: value.pin_memory() for layer, value in each.items()} for name, each in stored.items()}
+        return images.pin_memory(), pinned
 
-    def _batch(self, positions: Indices, images: Tensor) -> Batch:
+    def _batch(self, positions: Indices, read: _Read) -> Batch:
         """Normalise on the device, in the order of torchvision's ``Normalize``: to 0..1, minus mean, by std."""
+        images, targets = read
         images = images.to(self.device, non_blocking=True)
         scaled = images if images.is_floating_point() else images.to(torch.float32).div_(255)
         normalised = (scaled - self._mean).div_(self._std)
@@ -144,4 +184,5 @@ class Loader:
             images=normalised,
             labels=torch.from_numpy(self.subset.labels[positions]),
             indices=torch.from_numpy(self.subset.indices[positions]),
+            targets=targets,
         ).to(self.device, channels_last=self.channels_last)

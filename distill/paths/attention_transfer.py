@@ -32,6 +32,8 @@ class AttentionTransfer(FeaturePath):
         taps: ``auto`` (the paper: every stage), or a list of ``{student: NAME, teacher: NAME}``.
     """
 
+    target_options = ()
+
     def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
         return _energy(teacher)
 

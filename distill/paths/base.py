@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from distill.adapter import Adapter
 from distill.batch import Batch
+from distill.identity import describe
 from distill.taps import OUTPUT, Probe, TapPair, pair_last, pair_named, pair_stages
 
 Taps = Mapping[str, Tensor]
@@ -38,6 +39,10 @@ class Path(nn.Module, ABC):
     storable: ClassVar[bool] = True
     """Whether the target is a function of teacher, image and view alone, sample by sample."""
 
+    target_options: ClassVar[tuple[str, ...] | None] = None
+    """The attributes on which the target depends, where they are not all of them. A class that says so answers for the
+    classes below it, as long as these do not compute a target of their own."""
+
     pairs: tuple[TapPair, ...] = ()
     """Which student tap learns from which teacher tap; set by :meth:`connect`."""
 
@@ -49,6 +54,20 @@ class Path(nn.Module, ABC):
         """
         self.pairs = self.choose_pairs(student, teacher)
         self.build(student, teacher)
+
+    def target_identity(self) -> dict[str, Any]:
+        """Return plain data that tells the function :meth:`target` from any other one: class, code and options.
+
+        Raises:
+            UnidentifiedError: an option is of a kind whose meaning cannot be told.
+        """
+        for kind in type(self).__mro__:
+            own = vars(kind)
+            if own.get("target_options") is not None:
+                return describe(self, own["target_options"], kind=kind)
+            if "target" in own or "layer_target" in own:
+                break
+        return describe(self)
 
     @abstractmethod
     def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
@@ -84,6 +103,8 @@ class LogitPath(Path):
 
     Losses are computed in float32 (or float64), whatever precision the models run in.
     """
+
+    target_options = ()
 
     def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
         """Pair the outputs; both models must know the same classes."""

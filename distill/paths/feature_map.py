@@ -25,6 +25,8 @@ class FeatureMap(AdaptedFeaturePath):
         taps: ``auto`` (the paper: every stage), or a list of ``{student: NAME, teacher: NAME}``.
     """
 
+    target_options = ()
+
     def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
         return teacher.mean(dim=(2, 3))
 

@@ -36,6 +36,8 @@ class NSTGram(AdaptedFeaturePath):
         taps: ``auto`` (the paper: every stage), or a list of ``{student: NAME, teacher: NAME}``.
     """
 
+    target_options = ()
+
     def __init__(self, taps: TapChoice = "auto") -> None:
         super().__init__(taps)
         self._few_positions: dict[str, bool] = {}

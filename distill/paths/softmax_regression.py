@@ -31,6 +31,8 @@ class SoftmaxRegression(Path):
     to the classifier's width, which in a ResNet is that of the last stage.
     """
 
+    target_options = ()
+
     weight: Tensor
     bias: Tensor | None
 

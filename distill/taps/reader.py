@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ class TapReader:
         self._taps = {tap.name: tap for tap in taps if tap.name != OUTPUT}
         self._logits = logits
         self._seen: dict[str, tuple[Tensor, int]] | None = None
+        self._awaited: frozenset[str] | None = None
         modules = dict(model.named_modules())
         for name in self._taps:
             if name not in modules:
@@ -58,17 +59,37 @@ class TapReader:
         finally:
             self._seen = None
         activations = {OUTPUT: self._logits(output)}
-        for name, tap in self._taps.items():
-            if name not in seen:
-                raise ValueError(f"the tapped module {name!r} did not run in this forward pass")
-            tensor, version = seen[name]
-            if _version(tensor) != version:
-                raise ValueError(
-                    f"the output of the tapped module {name!r} was overwritten in place in this forward pass; "
-                    "tap the module that overwrites it"
-                )
-            activations[name] = tap.read(tensor)
+        activations |= {name: self._activation(name, seen) for name in self._taps}
         return output, activations
+
+    def read(self, images: Tensor, only: Collection[str]) -> dict[str, Tensor]:
+        """Return some of the taps, and run the model no deeper than these need.
+
+        Behind the last of them the model stops, unless its output is asked for. For models whose forward pass
+        changes nothing in them (evaluation mode), and without gradient.
+
+        Args:
+            images: ``[batch, channel, height, width]``.
+            only: names among the taps; ``OUTPUT`` for the logits.
+
+        Raises:
+            ValueError: as :meth:`__call__`, or a name is not among the taps.
+        """
+        wanted = frozenset(only) - {OUTPUT}
+        unknown = sorted(wanted - self._taps.keys())
+        if unknown:
+            raise ValueError(f"these are no taps of this reader: {', '.join(unknown)}; it has {sorted(self._taps)}")
+        seen: dict[str, tuple[Tensor, int]] = {}
+        self._seen = seen
+        self._awaited = None if OUTPUT in only or not wanted else wanted
+        activations = {}
+        try:
+            activations[OUTPUT] = self._logits(self._model(images))
+        except _Enough:
+            pass
+        finally:
+            self._seen = self._awaited = None
+        return activations | {name: self._activation(name, seen) for name in wanted}
 
     def close(self) -> None:
         """Remove the hooks; the model is then as it was."""
@@ -84,6 +105,23 @@ class TapReader:
         if not isinstance(output, Tensor):
             raise ValueError(f"the tapped module {name!r} returned a {type(output).__name__}, not one tensor")
         self._seen[name] = (output, _version(output))
+        if self._awaited is not None and self._awaited <= self._seen.keys():
+            raise _Enough
+
+    def _activation(self, name: str, seen: Mapping[str, tuple[Tensor, int]]) -> Tensor:
+        if name not in seen:
+            raise ValueError(f"the tapped module {name!r} did not run in this forward pass")
+        tensor, version = seen[name]
+        if _version(tensor) != version:
+            raise ValueError(
+                f"the output of the tapped module {name!r} was overwritten in place in this forward pass; "
+                "tap the module that overwrites it"
+            )
+        return self._taps[name].read(tensor)
+
+
+class _Enough(BaseException):
+    """All that was asked for has been seen; not an ``Exception``, so that no model mistakes it for a failure."""
 
 
 def _version(tensor: Tensor) -> int:

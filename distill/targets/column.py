@@ -1,0 +1,71 @@
+"""What is asked of the teacher, image by image: a column of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from distill.identity import code_digest, digest
+from distill.paths import Path, Taps
+from distill.taps import OUTPUT
+from distill.teacher import Teacher
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A question to the teacher whose answer depends on the image alone.
+
+    Attributes:
+        name: what messages and readers call it.
+        identity: plain data that tells it from every other question, whatever asks it.
+        taps: the teacher's taps that it is computed from.
+        layers: names of its tensors, in order.
+        compute: from the taps to one tensor a layer, ``[batch, ...]``, without gradient.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    taps: frozenset[str]
+    layers: tuple[str, ...]
+    compute: Callable[[Taps], dict[str, Tensor]] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity."""
+        return digest(self.identity)
+
+
+def path_column(name: str, path: Path) -> Column:
+    """Return the column of a connected path's target.
+
+    Layers are known to the store by their order, since their names are those of the student's taps, which differ
+    between students that ask the same.
+
+    Raises:
+        ValueError: the path says that its target cannot be stored.
+        UnidentifiedError: what the target depends on cannot be told.
+    """
+    if not path.storable:
+        raise ValueError(f"paths.{name}: {type(path).__name__} declares that its target cannot be stored")
+    taps = [pair.teacher for pair in path.pairs]
+    return Column(
+        name=name,
+        identity={**path.target_identity(), "taps": taps},
+        taps=frozenset(taps),
+        layers=tuple(pair.layer for pair in path.pairs),
+        compute=path.target,
+    )
+
+
+def prediction_column() -> Column:
+    """Return the column of the teacher's logits, against which a student's agreement is measured."""
+    return Column(
+        name="predictions",
+        identity={"class": "predictions", "code": code_digest(Teacher)},
+        taps=frozenset({OUTPUT}),
+        layers=("logits",),
+        compute=lambda taps: {"logits": taps[OUTPUT].float()},
+    )
