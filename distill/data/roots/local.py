@@ -59,5 +59,8 @@ class LocalRoot(Root):
 
 
 def _listed(name: str, path: Path) -> ListedFile:
-    state = path.stat()
+    try:
+        state = path.stat()
+    except OSError:
+        state = path.lstat()  # a link that leads nowhere: whoever reads it says so
     return ListedFile(name, state.st_size, state.st_mtime_ns)

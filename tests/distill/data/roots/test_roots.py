@@ -66,6 +66,12 @@ def test_only_a_path_takes_downloads(tmp_path):
     assert RemoteRoot(f"local://{tmp_path}").downloads_to is None
 
 
+def test_a_link_that_leads_nowhere_spoils_no_listing(tmp_path):
+    (tmp_path / ".#notes").symlink_to(tmp_path / "nowhere")
+    assert [file.name for file in LocalRoot(tmp_path).files()] == [".#notes"]
+    assert LocalRoot(tmp_path).find(".#notes") is None
+
+
 def test_only_what_was_asked_for_is_copied_and_the_cache_says_where(tmp_path, cache):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
