@@ -90,6 +90,19 @@ def test_a_file_of_another_size_than_listed_is_refused(remote, folder, found):
     assert content(remote.copies(folder).provide(files)) == CONTENT
 
 
+def test_a_file_without_end_does_not_fill_the_disk(folder):
+    given = []
+
+    def endless(name):
+        while len(given) < 1000:
+            given.append(name)
+            yield b"more"
+
+    with pytest.raises(ValueError, match="found more"):
+        Copies(folder, location=str, chunks=endless).provide([ListedFile("a", 9)])
+    assert len(given) == 3
+
+
 def test_a_damaged_copy_is_repaired_and_said(remote, folder, caplog):
     copy = remote.provide(folder)
     (copy / "a").write_bytes(b"fir")
