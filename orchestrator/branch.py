@@ -145,15 +145,16 @@ def _path_documents(experiment: Experiment) -> Iterator[Document]:
 
 
 class _Builder:
-    """Builds branches; each model is built and probed once."""
+    """Builds branches; each data set is built once, each model built and probed once."""
 
     def __init__(self) -> None:
+        self._datasets: dict[str, Dataset] = {}
         self._probed: dict[str, tuple[Probe | None, int, list[Problem], list[str]]] = {}
 
     def build(self, experiment: Experiment) -> tuple[Branch, list[Problem]]:
         modules = experiment.modules
         config = experiment.config
-        dataset: Dataset = build(experiment.data, DATASET, modules=modules)
+        dataset = self._dataset(experiment.data, modules)
         task: Task = build(experiment.task, TASK, modules=modules)
         student, num_student, problems, messages = self._probe("student", config["student"], dataset, task, modules)
         teacher, num_teacher, more, said = (
@@ -180,6 +181,13 @@ class _Builder:
             messages=(*messages, *said),
         )
         return branch, problems
+
+    def _dataset(self, spec: Mapping[str, Any], modules: Sequence[str]) -> Dataset:
+        """Return a data set; one behind a URI is asked for its files, so not once for each branch."""
+        key = canonical_json(spec)
+        if key not in self._datasets:
+            self._datasets[key] = build(spec, DATASET, modules=modules)
+        return self._datasets[key]
 
     def _probe(
         self, role: str, section: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str]

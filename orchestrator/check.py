@@ -48,10 +48,10 @@ def _effects(design: Design) -> tuple[dict[str, float], dict[str, str]]:
 
 
 def _read_sample(experiment: Experiment) -> dict[str, int | None]:
-    """Load the data, read two images, and return how many each split has."""
+    """List the data, read two images, and return how many each split has."""
     dataset: Dataset = build(experiment.data, DATASET, modules=experiment.modules)
     try:
-        data = dataset.load()
+        data = dataset.survey()
         images: Any = data.train.read(np.arange(min(SAMPLE_SIZE, len(data.train))))
         channels = {int(image.shape[0]) for image in images}
         if channels != {data.image_shape[0]}:

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from distill.uri import is_uri, open_uri
+
 MANIFEST = "manifest.json"
 """The file that is written last into a folder: where it is missing, the folder is not whole."""
 
@@ -35,7 +37,7 @@ class Storage:
 
     def __init__(self, location: str | Path) -> None:
         text = str(location)
-        parts = urlsplit(text) if "://" in text else None
+        parts = urlsplit(text) if is_uri(text) else None
         self._options = f"?{parts.query}" if parts is not None and parts.query else ""
         self._path: Path | None = None
         self._system: Any = None
@@ -46,7 +48,10 @@ class Storage:
         self._base = str(self._path) if self._path is not None else text.partition("?")[0].rstrip("/")
         self._root = self._base
         if self._path is None:
-            self._system, self._root = _open(text)
+            try:
+                self._system, self._root = open_uri(text)
+            except ValueError as error:
+                raise ValueError(f"storage: {error}") from None
 
     def __repr__(self) -> str:
         return f"Storage({self.uri!r})"
@@ -206,24 +211,6 @@ class Storage:
             self._system.create_dir(str(PurePosixPath(path).parent), recursive=True)
         with source.open("rb") as file, self._system.open_output_stream(path) as stream:
             shutil.copyfileobj(file, stream)
-
-
-def _open(uri: str) -> tuple[Any, str]:
-    """Open a URI by pyarrow's own file systems, or by those of fsspec."""
-    from pyarrow import ArrowInvalid, fs
-
-    try:
-        return fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
-    except ArrowInvalid as unknown:
-        if "Unrecognized filesystem" not in str(unknown):
-            raise ValueError(f"storage: cannot open {uri}: {unknown}") from None
-    import fsspec  # type: ignore[import-untyped]
-
-    try:
-        system, root = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"storage: cannot open {uri}: {error}") from None
-    return fs.PyFileSystem(fs.FSSpecHandler(system)), root
 
 
 def _aside(name: str) -> str:

@@ -17,6 +17,8 @@ from distill.data.transforms.base import Transform
 class Dataset(ABC):
     """A data set as an experiment names it. The constructor checks options and folders and reads no image.
 
+    The folder may be behind a URI: the constructor lists it there, and loading copies what is needed to this machine.
+
     Args:
         num_classes: number of classes.
         image_shape: (channels, height, width) as the models see it.
@@ -50,7 +52,18 @@ class Dataset(ABC):
         self._try_augmentation()
 
     def load(self) -> Data:
-        """Read or list the images and divide them.
+        """Read or list the images, bring their files to this machine, and divide them.
+
+        Raises:
+            ValueError: a file is missing or damaged or cannot be copied, or the split asks for more images than there
+                are.
+        """
+        data = self.survey()
+        data.source.fetch()
+        return data
+
+    def survey(self) -> Data:
+        """Divide the images as :meth:`load` does, to be counted and a few looked at, where their files are.
 
         Raises:
             ValueError: a file is missing or damaged, or the split asks for more images than there are.
@@ -72,7 +85,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def read_source(self) -> Source:
-        """Return all images: in memory, or as a list of files."""
+        """Return all images: in memory, or as a list of files that are fetched when asked."""
 
     def _try_augmentation(self) -> None:
         """Send a black image through, so that a crop that is too large shows before anything starts."""

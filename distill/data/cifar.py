@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torchvision.datasets.utils import check_integrity
 from distill.data.base import Dataset
 from distill.data.memory_source import MemorySource
 from distill.data.root import resolve_root
+from distill.data.roots import ListedFile
 from distill.data.split import Split
 from distill.data.transforms import RandomCrop, RandomHorizontalFlip
 from distill.data.transforms.base import Transform
@@ -27,8 +27,9 @@ class Cifar(Dataset):
 
     Args:
         num_classes: number of classes.
-        root: folder with the unpacked python version; ``None``: the folder that ``DISTILLERY_DATA`` names.
-        download: fetch missing files into ``root`` when loading.
+        root: folder with the unpacked python version, a path or a URI; ``None``: the folder that ``DISTILLERY_DATA``
+            names.
+        download: fetch missing files into ``root`` when loading, if it is a path.
         split: who sees which images.
         augment: default: a crop with four pixels of padding, and a mirror image half the time.
         mean: of each channel, in 0..1.
@@ -47,7 +48,7 @@ class Cifar(Dataset):
         std: Sequence[float],
     ) -> None:
         self.root = resolve_root(root)
-        self.download = download
+        self.download = download and self.root.downloads_to is not None
         super().__init__(
             num_classes=num_classes,
             image_shape=(3, 32, 32),
@@ -56,12 +57,8 @@ class Cifar(Dataset):
             split=split,
             augment=augment if augment is not None else [RandomCrop(padding=4), RandomHorizontalFlip()],
         )
-        missing = [path for path, _ in self._files() if not path.is_file()]
-        if missing and not download:
-            raise ValueError(
-                f"root must hold {missing[0].relative_to(self.root)} (unpack {self.reader().filename} there), found no "
-                f"such file in {self.root}; give another root, or download: true to fetch the data"
-            )
+        if not self.download:
+            self._find_files()
         self.split.check(_NUM_TRAIN + _NUM_TEST, num_test=_NUM_TEST)
 
     @abstractmethod
@@ -69,22 +66,37 @@ class Cifar(Dataset):
         """Return torchvision's class of this data set."""
 
     def read_source(self) -> MemorySource:
+        folder = str(self.root.downloads_to if self.download else self.root.fetch(self._find_files()))
         try:
-            train = self.reader()(str(self.root), train=True, download=self.download)
-            test = self.reader()(str(self.root), train=False)
+            train = self.reader()(folder, train=True, download=self.download)
+            test = self.reader()(folder, train=False)
         except RuntimeError as error:
-            damaged = [str(path) for path, md5 in self._files() if not check_integrity(str(path), md5)]
+            damaged = [name for name, md5 in self._digests().items() if not check_integrity(f"{folder}/{name}", md5)]
             raise ValueError(
                 f"the files of {type(self).__name__} must have their published MD5, found others: "
-                f"{', '.join(damaged)}; fetch them again"
+                f"{', '.join(self.root.location(name) for name in damaged)}; fetch them again"
             ) from error
         pixels = torch.from_numpy(np.concatenate([train.data, test.data])).permute(0, 3, 1, 2)
         labels = np.asarray(train.targets + test.targets, dtype=np.int64)
         return MemorySource(pixels, labels, train.classes, num_test=len(test.targets))
 
-    def _files(self) -> list[tuple[Path, str]]:
-        """Return path and MD5 of each file."""
+    def _find_files(self) -> list[ListedFile]:
+        """Return all files.
+
+        Raises:
+            ValueError: one is missing.
+        """
+        found = {name: self.root.find(name) for name in self._digests()}
+        missing = [name for name, file in found.items() if file is None]
+        if missing:
+            raise ValueError(
+                f"root must hold {missing[0]} (unpack {self.reader().filename} there), found no such file in "
+                f"{self.root.location()}; give another root, or a path with download: true to fetch the data"
+            )
+        return [file for file in found.values() if file is not None]
+
+    def _digests(self) -> dict[str, str]:
+        """Return the MD5 of each file by its name."""
         reader = self.reader()
-        folder = self.root / reader.base_folder
         entries = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
-        return [(folder / name, md5) for name, md5 in entries]
+        return {f"{reader.base_folder}/{name}": md5 for name, md5 in entries}

@@ -19,9 +19,9 @@ class CIFAR10(Cifar):
     Mean and std are those of the training images.
 
     Args:
-        root: folder with ``cifar-10-batches-py/``, the unpacked python version. Environment variables are expanded;
-            default: the folder that ``DISTILLERY_DATA`` names.
-        download: fetch missing files into ``root`` when loading.
+        root: folder, a path or a URI, with ``cifar-10-batches-py/``, the unpacked python version. Environment
+            variables are expanded; default: the folder that ``DISTILLERY_DATA`` names.
+        download: fetch missing files into ``root`` when loading, if it is a path.
         split: who sees which images.
         augment: default: a crop with four pixels of padding, and a mirror image half the time.
         mean: of each channel, in 0..1.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from distill.data.roots import ListedFile, LocalRoot, Root
 from distill.data.source import Indices, Source, View
 
 MAX_PIXELS = 50_000_000
@@ -27,8 +27,8 @@ class FileSource(Source):
     """Image files, decoded in threads when they are read.
 
     Args:
-        root: the folder that the names are relative to.
-        names: one path an image, with ``/``.
+        root: the folder that holds the files.
+        files: one an image.
         labels: ``[image]``, int64.
         classes: the classes' names, by label.
         num_validation: how many images before the test part are the own validation part.
@@ -41,8 +41,8 @@ class FileSource(Source):
 
     def __init__(
         self,
-        root: Path,
-        names: Sequence[str],
+        root: Root,
+        files: Sequence[ListedFile],
         labels: Indices,
         classes: Sequence[str],
         *,
@@ -55,22 +55,30 @@ class FileSource(Source):
     ) -> None:
         super().__init__(labels, classes, num_validation=num_validation, num_test=num_test)
         self.root = root
-        self.names = names
+        self.files = files
         self.channels = channels
         self.size = size
         self.resize = resize
         self.num_threads = num_threads
 
     @property
+    def names(self) -> list[str]:
+        """The files' names, by position."""
+        return [file.name for file in self.files]
+
+    @property
     def differs_in_size(self) -> bool:
         return True
+
+    def fetch(self) -> None:
+        self.root = LocalRoot(self.root.fetch(self.files))
 
     def read(self, indices: Indices) -> list[Tensor]:
         return self.read_views(indices, lambda image, place: image)
 
     def read_views(self, indices: Indices, view: View) -> list[Tensor]:
         def make(place: int) -> Tensor:
-            return view(self._decode(self.names[indices[place]]), place)
+            return view(self._decode(self.files[indices[place]].name), place)
 
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
             return list(pool.map(make, range(len(indices))))
@@ -87,8 +95,8 @@ class FileSource(Source):
         A file replaced by another of the same name and size goes unnoticed.
         """
         content = hashlib.sha256(repr((self.classes, self.channels, self.size, self.resize)).encode())
-        for name in self.names:
-            content.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode())
+        for file in self.files:
+            content.update(f"{file.name}\0{file.size}\0".encode())
         content.update(self.labels.astype("<i8").data)
         return content.digest()
 
@@ -98,9 +106,8 @@ class FileSource(Source):
         Raises:
             ValueError: the file is no image, is damaged, or is too large; it is named.
         """
-        path = self.root / name
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with self.root.open(name) as file, Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(
                         f"at most {MAX_PIXELS:,} pixels are allowed, found {image.width}x{image.height}; shrink it"
@@ -109,6 +116,6 @@ class FileSource(Source):
                     raise ValueError(f"pixels must have 8 bits a channel, found mode {image.mode}; convert the file")
                 pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise ValueError(f"cannot read image {path}: {error}") from error
+            raise ValueError(f"cannot read image {self.root.location(name)}: {error}") from error
         tensor = torch.from_numpy(pixels)
         return tensor[None] if self.channels == 1 else tensor.permute(2, 0, 1).contiguous()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from distill.data.base import Dataset
 from distill.data.file_source import FileSource
 from distill.data.root import resolve_root
+from distill.data.roots import ListedFile, Root
 from distill.data.split import Split
 from distill.data.transforms import RandomHorizontalFlip, RandomResizedCrop
 from distill.data.transforms.base import Transform
@@ -41,7 +41,8 @@ class ImageFolder(Dataset):
     has a RandomResizedCrop; transforms before that see images in their own size.
 
     Args:
-        root: the folder. Environment variables are expanded; default: the folder that ``DISTILLERY_DATA`` names.
+        root: the folder, a path or a URI, from which its images are copied when loading. Environment variables are
+            expanded; default: the folder that ``DISTILLERY_DATA`` names.
         size: side of the images as the models see them, in pixels.
         resize: shorter side before the middle is cut out; default: ``size * 256 / 224``.
         channels: 3 for colour, 1 for grey; files are converted.
@@ -77,7 +78,7 @@ class ImageFolder(Dataset):
         self.root = resolve_root(root)
         self.num_threads = num_threads
         self.parts = _find_parts(self.root)
-        self.classes = _find_classes(self.root / self.parts[0])
+        self.classes = _find_classes(self.root, self.parts[0])
         for part in self.parts[1:]:
             _check_classes(self.root, part, self.classes)
         super().__init__(
@@ -90,19 +91,18 @@ class ImageFolder(Dataset):
         )
 
     def read_source(self) -> FileSource:
-        names: list[str] = []
+        files: list[ListedFile] = []
         labels: list[int] = []
         sizes: list[int] = []
         for part in self.parts:
-            before = len(names)
-            for label, class_name in enumerate(self.classes):
-                found = _list_images(self.root, Path(part) / class_name)
-                names += found
+            before = len(files)
+            for label, found in enumerate(_list_images(self.root, part, self.classes)):
+                files += found
                 labels += [label] * len(found)
-            sizes.append(len(names) - before)
+            sizes.append(len(files) - before)
         return FileSource(
             self.root,
-            names,
+            files,
             np.asarray(labels, dtype=np.int64),
             self.classes,
             num_validation=sizes[1] if len(sizes) == 3 else 0,
@@ -114,60 +114,70 @@ class ImageFolder(Dataset):
         )
 
 
-def _find_parts(root: Path) -> list[str]:
-    """Return the folders of the parts below ``root``, in order; ``["."]`` where ``root`` holds the classes itself."""
-    parts = [part for part in _PARTS if (root / part).is_dir()]
+def _find_parts(root: Root) -> list[str]:
+    """Return the folders of the parts in ``root``, in order; ``[""]`` where ``root`` holds the classes itself."""
+    folders = root.folders()
+    parts = [part for part in _PARTS if part in folders]
     if not parts:
-        return ["."]
+        return [""]
     if parts[0] != "train":
-        raise ValueError(f"root must hold train/ beside {parts[0]}/, found none in {root}")
-    others = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in _PARTS)
+        raise ValueError(f"root must hold train/ beside {parts[0]}/, found none in {root.location()}")
+    others = [name for name in folders if name not in _PARTS]
     if others:
-        _logger.warning("ImageFolder reads train/, val/ and test/ of %s and leaves out %s", root, ", ".join(others))
+        _logger.warning(
+            "ImageFolder reads train/, val/ and test/ of %s and leaves out %s", root.location(), ", ".join(others)
+        )
     return parts
 
 
-def _find_classes(folder: Path) -> tuple[str, ...]:
-    """Return the sorted names of the class folders."""
-    with os.scandir(folder) as entries:
-        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+def _find_classes(root: Root, part: str) -> tuple[str, ...]:
+    """Return the sorted names of the class folders of a part."""
+    classes = tuple(name for name in root.folders(part) if not name.startswith("."))
     if len(classes) < 2:
         raise ValueError(
             f"root must hold a folder for each class, at least two (or train/ val/ test/ with them), found "
-            f"{classes or 'none'} in {folder}"
+            f"{list(classes) or 'none'} in {root.location(part)}"
         )
-    return tuple(classes)
+    return classes
 
 
-def _check_classes(root: Path, part: str, classes: tuple[str, ...]) -> None:
+def _check_classes(root: Root, part: str, classes: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless a part has the classes of ``train/``."""
-    found = set(_find_classes(root / part))
+    found = set(_find_classes(root, part))
     if found != set(classes):
         missing = sorted(set(classes) - found)
         extra = sorted(found - set(classes))
         raise ValueError(
-            f"{root / part} must have the classes of train/: missing {missing[:5] or 'none'}, "
+            f"{root.location(part)} must have the classes of train/: missing {missing[:5] or 'none'}, "
             f"unknown {extra[:5] or 'none'}"
         )
 
 
-def _list_images(root: Path, folder: Path) -> list[str]:
-    """Return the image files below a class folder, sorted, relative to ``root``.
+def _list_images(root: Root, part: str, classes: Sequence[str]) -> list[list[ListedFile]]:
+    """Return the image files below each class folder of a part, sorted by name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: a class has none.
     """
-    names: list[str] = []
-    skipped = 0
-    for directory, _, files in os.walk(root / folder, followlinks=True):
-        relative = Path(directory).relative_to(root).as_posix()
-        images = [name for name in files if name.lower().endswith(_SUFFIXES) and name[0] != "."]
-        names += [f"{relative}/{name}" for name in images]
-        skipped += len(files) - len(images)
-    if not names:
-        raise ValueError(
-            f"each class folder must hold an image ({', '.join(_SUFFIXES)}), found none in {root / folder}"
-        )
-    if skipped:
-        _logger.warning("left out %d files of %s that are no images by their suffix", skipped, root / folder)
-    return sorted(names)
+    prefix = f"{part}/" if part else ""
+    images: dict[str, list[ListedFile]] = {name: [] for name in classes}
+    skipped = Counter[str]()
+    for file in root.files(part):
+        class_name, separator, _ = file.name.removeprefix(prefix).partition("/")
+        if not separator or class_name not in images:
+            continue
+        if _is_image(file.name):
+            images[class_name].append(file)
+        else:
+            skipped[class_name] += 1
+    for class_name, found in images.items():
+        location = root.location(f"{prefix}{class_name}")
+        if not found:
+            raise ValueError(f"each class folder must hold an image ({', '.join(_SUFFIXES)}), found none in {location}")
+        if skipped[class_name]:
+            _logger.warning("left out %d files of %s that are no images by their suffix", skipped[class_name], location)
+    return [sorted(images[class_name]) for class_name in classes]
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) and not name.rpartition("/")[2].startswith(".")

@@ -32,6 +32,9 @@ class MemorySource(Source):
             raise ValueError(f"labels must be in 0..{len(classes) - 1}, found {labels.min()}..{labels.max()}")
         self.images = images.contiguous()
 
+    def fetch(self) -> None:
+        """All images are here."""
+
     def read(self, indices: Indices) -> Tensor:
         return self.images.index_select(0, torch.from_numpy(indices))
 

@@ -40,6 +40,14 @@ class Source(ABC):
         return False
 
     @abstractmethod
+    def fetch(self) -> None:
+        """Bring all images to this machine.
+
+        Raises:
+            ValueError: they cannot be copied here.
+        """
+
+    @abstractmethod
     def read(self, indices: Indices) -> Tensor | list[Tensor]:
         """Return uint8 images: ``[batch, channel, height, width]``, or a list where sizes differ."""
 

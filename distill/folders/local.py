@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -13,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from distill.file_lock import try_lock
 from distill.folders.base import Folder
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class LocalFolder(Folder):
     def _lock(self) -> Iterator[None]:
         with (self.path / ".lock").open("w") as file:
             deadline = time.monotonic() + self.patience_seconds
-            while not _try_lock(file.fileno()):
+            while not try_lock(file.fileno()):
                 if time.monotonic() > deadline:
                     raise TimeoutError(
                         f"{self.path} is being written by another process for more than {self.patience_seconds:g} s: "
@@ -89,16 +89,6 @@ class LocalFolder(Folder):
                     )
                 time.sleep(0.05)
             yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        log.warning("this file system has no locks (%s): make sure that one process alone writes here", error)
-    return True
 
 
 def _make_directory(path: Path) -> None:

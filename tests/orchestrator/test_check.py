@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import search_spaces
+from distill.build import build
 from distill.models import ResNet8
-from orchestrator import cli
+from orchestrator import branch, cli
 from orchestrator.branch import build_branches
 from orchestrator.check import make_plan
 from orchestrator.config import UserError, load
@@ -63,6 +65,8 @@ WRONG = {
     "a tab": ("  epochs: 3", "\tepochs: 3", 16, "", ["indents by spaces"], ""),
     "an ambiguous number": ("epochs: 3", "epochs: 010", 16, "train.epochs", ["write 10"], ""),
     "a missing data folder": ("  use: Digits", "  use: FashionMNIST\n  root: /nowhere/at/all", 4, "data.root", ["/nowhere/at/all"], ""),
+    "a data folder behind an unknown scheme": ("  use: Digits", "  use: FashionMNIST\n  root: s4://bucket/x", 4, "data.root", ["cannot open s4://bucket/x"], "s3"),
+    "a data folder that is not behind its URI": ("  use: Digits", "  use: FashionMNIST\n  root: memory://nowhere/at/all", 4, "data.root", ["memory://nowhere/at/all"], ""),
     "an impossible split": ("train: 128", "train: 5000", 4, "data.split.train", ["5,000"], ""),
     "a missing tap": ("{use: AttentionTransfer}", "{use: AttentionTransfer, taps: [{student: layer9, teacher: layer1}]}", 12, "paths.attention", ["layer9"], ""),
     "an unreadable checkpoint": ("  train: {epochs: 2}", "  checkpoint: nowhere.pt", 7, "teacher.checkpoint", ["nowhere.pt"], ""),
@@ -188,6 +192,30 @@ def test_every_pair_of_models_and_every_variant_of_a_path_is_built(folder):
     Path("experiment.yaml").write_text(FILE.replace("  seed:", taps))
     with pytest.raises(UserError, match=r"experiment.yaml:22: search\.paths\.attention.*layer7"):
         build_branches(load("experiment.yaml"))
+
+
+def test_images_behind_a_uri_are_counted_and_looked_at_where_they_are(folder, monkeypatch):
+    monkeypatch.setenv("DISTILLERY_CACHE", str(folder / "cache"))
+    for name in ("cat", "dog"):
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(100):
+            Image.new("L", (8, 8), number).save(folder / "images" / name / f"{number}.png")
+    data = f"{{use: ImageFolder, root: local://{folder}/images, size: 8, channels: 1, split: {{validation: 40, test: 20}}}}"
+    old = FILE.partition("data:\n")[2].partition("teacher:\n")[0]
+    Path("experiment.yaml").write_text(FILE.replace(f"data:\n{old}", f"data: {data}\n"))
+    plan = make_plan(load("experiment.yaml"))
+    assert plan.samples == {"for training": 140, "for the teacher": 140, "validation": 40, "test": 20}
+    assert not (folder / "cache").exists()
+
+
+def test_a_data_set_is_asked_for_its_files_once_for_all_branches(folder, monkeypatch):
+    built = []
+    monkeypatch.setattr(
+        branch, "build", lambda spec, slot, **more: (built.append(spec["use"]), build(spec, slot, **more))[1]
+    )
+    Path("experiment.yaml").write_text(FILE)
+    build_branches(load("experiment.yaml"))
+    assert built.count("Digits") == 1
 
 
 def test_a_checkpoint_is_loaded_to_see_whether_it_fits(folder, capsys):

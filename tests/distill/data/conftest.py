@@ -15,6 +15,14 @@ from distill.data.memory_source import MemorySource
 from distill.data.subset import Subset
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache of the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DISTILLERY_CACHE", str(folder))
+    return folder
+
+
 def write_idx(path, array, *, packed):
     content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)

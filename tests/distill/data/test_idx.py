@@ -21,7 +21,7 @@ def write(request, tmp_path):
 
 def test_reads_what_the_format_says(write):
     path = write(CONTENT)
-    assert read_idx_shape(path, num_dims=2) == (2, 3)
+    assert read_idx_shape(path.open("rb"), str(path), num_dims=2) == (2, 3)
     array = read_idx(path, num_dims=2)
     assert array.dtype == np.uint8
     assert array.tolist() == [[10, 11, 12], [13, 14, 255]]

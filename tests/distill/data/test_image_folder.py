@@ -71,7 +71,7 @@ def test_evaluation_sees_torchvision_s_resized_centre(image_root):
     )
     for batch in loader.epoch(0):
         for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
-            expected = reference(Image.open(data.source.root / data.source.names[index]))
+            expected = reference(Image.open(data.source.root.open(data.source.names[index])))
             assert image.allclose(expected.float(), atol=1e-3)
 
 
@@ -121,7 +121,7 @@ def test_grey(image_root):
     data = folder(image_root({"train": 4}), channels=1).load()
     (image,) = data.train.read(np.array([0]))
     assert image.shape[0] == 1
-    expected = Image.open(data.source.root / data.source.names[data.train.indices[0]]).convert("L")
+    expected = Image.open(data.source.root.open(data.source.names[data.train.indices[0]])).convert("L")
     assert image[0].tolist() == np.asarray(expected).tolist()
     assert data.image_shape == (1, 16, 16)
     assert len(data.mean) == 1

@@ -157,7 +157,7 @@ def test_reading_ahead_gives_the_same_batches_and_leaves_no_thread(files):
 
 def test_a_damaged_file_stops_the_epoch_and_is_named(files):
     name = files.source.names[files.train.indices[3]]
-    (files.source.root / name).write_bytes(b"nothing")
+    (files.source.root.path / name).write_bytes(b"nothing")
     with pytest.raises(ValueError, match=name):
         list(evaluation(files.train, batch_size=2).epoch(0))
 
