@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from distill.build import build
 from distill.data.base import Dataset
+from distill.host import LocalHost
 from distill.schema import Problem
 from distill.slots import DATASET
 from orchestrator.branch import SAMPLE_SIZE, build_branches
 from orchestrator.config.design import Design
 from orchestrator.config.experiment import Experiment
 from orchestrator.plan import Plan
+from orchestrator.storage import Storage
+from orchestrator.store import expected_runs, measure, plan_store
 
 
 def make_plan(experiment: Experiment) -> Plan:
@@ -30,6 +34,13 @@ def make_plan(experiment: Experiment) -> Plan:
         design=design,
         branches=tuple(branches),
         samples=_read_sample(experiment),
+        store=plan_store(
+            expected_runs(design),
+            mode=experiment.store,
+            budget_gib=experiment.run.store_gib,
+            storage=Storage(experiment.run.storage),
+            measure=partial(measure, host=LocalHost()),
+        ),
         undecidable=undecidable,
         decidable=effects,
         outputs=f"{experiment.run.storage}/{experiment.name}",

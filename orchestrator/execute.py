@@ -15,19 +15,15 @@ from torch import nn
 
 from distill.checkpoint import Checkpoints
 from distill.counter_random import derive_seed
-from distill.data import Data, Loader, Subset
-from distill.distiller import Distiller
 from distill.host import Host
 from distill.optimization import optimizer_maker, scheduler_maker
-from distill.teacher import Teacher
-from distill.trainer import Loaders, Recipe, Trainer
-from orchestrator.assemble import Assembly, assemble, resolve_optimizer, resolve_scheduler
+from distill.trainer import Recipe, Trainer
+from orchestrator.assemble import resolve_optimizer, resolve_scheduler
 from orchestrator.job import Job
+from orchestrator.preparation import prepare
 from orchestrator.storage import Storage
 
 CHECKPOINTS = "checkpoints"
-SAMPLE_SIZE = 2
-"""Images that probe the models: BatchNorm needs more than one."""
 
 
 def execute(payload: Mapping[str, Any], host: Host) -> dict[str, Any]:
@@ -44,94 +40,30 @@ def execute(payload: Mapping[str, Any], host: Host) -> dict[str, Any]:
         The result of the run, as plain data.
     """
     job = Job.from_dict(payload)
-    config = job.config
-    assembly = assemble(_with_stored_teacher(config))
-    data = assembly.dataset.load()
-    loaders = _loaders(config, data, host, teacher=job.role == "teacher")
-    teacher, teacher_result = _teacher(job, assembly, host)
-    student = assembly.student.to(host.device)
-    if config["train"]["channels_last"]:
-        student = student.to(memory_format=torch.channels_last)
-    distiller = Distiller(
-        student,
-        teacher,
-        assembly.paths,
-        assembly.aggregator,
-        assembly.task,
-        sample=_sample(loaders.train, host),
-        seed=config["seed"],
-        precision=config["train"]["precision"],
-    ).to(host.device)
+    prepared = prepare(job, host)
     storage = Storage(job.directory)
     trainer = Trainer(
-        distiller,
-        teacher,
-        loaders,
-        _recipe(config),
+        prepared.distiller,
+        prepared.teacher,
+        prepared.loaders,
+        _recipe(job.config),
         host,
-        num_classes=data.num_classes,
+        num_classes=prepared.data.num_classes,
         checkpoints=Checkpoints(storage.path / CHECKPOINTS if storage.is_local else storage.pyarrow(CHECKPOINTS)),
         config_hash=job.config_hash,
+        targets=prepared.targets,
     )
     trainer.resume()
     result = trainer.run()
-    distiller.close()
-    result |= {"teacher": teacher_result, "protocol": data.protocol, "data_fingerprint": data.fingerprint}
-    if host.rank == 0 and result["status"] == "finished":
-        _leave(storage, student, trainer, config=config, result=result)
-    return result
-
-
-def _with_stored_teacher(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out where the teacher's weights come from: they are read from its store, which every node reaches."""
-    teacher = config["teacher"]
-    return {**config, "teacher": None if teacher is None else {**teacher, "weights": None, "checkpoint": None}}
-
-
-def _teacher(job: Job, assembly: Assembly, host: Host) -> tuple[Teacher | None, dict[str, Any] | None]:
-    if job.teacher is None or assembly.teacher is None:
-        return None, None
-    from orchestrator.teaching import load_teacher
-
-    state, result = load_teacher(job.teacher)
-    assembly.teacher.load_state_dict(state)
-    model = assembly.teacher.to(host.device)
-    if job.config["train"]["channels_last"]:
-        model = model.to(memory_format=torch.channels_last)
-    return Teacher(model, assembly.task), result
-
-
-def _loaders(config: Mapping[str, Any], data: Data, host: Host, *, teacher: bool) -> Loaders:
-    train = config["train"]
-    shared: dict[str, Any] = {
-        "mean": data.mean,
-        "std": data.std,
-        "rank": host.rank,
-        "world_size": host.world_size,
-        "device": host.device,
-        "channels_last": train["channels_last"],
+    prepared.distiller.close()
+    result |= {
+        "teacher": prepared.teacher_result,
+        "protocol": prepared.data.protocol,
+        "data_fingerprint": prepared.data.fingerprint,
     }
-
-    def evaluation(subset: Subset) -> Loader:
-        return Loader(
-            subset, batch_size=train["eval_batch_size"] * host.world_size, shuffle=False, drop_last=False, **shared
-        )
-
-    training = Loader(
-        data.teacher_train if teacher else data.train,
-        batch_size=train["batch_size"],
-        transforms=data.transforms,
-        data_seed=config["data_seed"],
-        shuffle=True,
-        drop_last=True,
-        **shared,
-    )
-    validation = evaluation(data.validation) if data.validation is not None else None
-    return Loaders(training, validation, evaluation(data.test))
-
-
-def _sample(loader: Loader, host: Host) -> torch.Tensor:
-    return next(iter(loader.epoch(0))).images[:SAMPLE_SIZE].to(host.device)
+    if host.rank == 0 and result["status"] == "finished":
+        _leave(storage, prepared.student, trainer, config=job.config, result=result)
+    return result
 
 
 def _recipe(config: Mapping[str, Any]) -> Recipe:

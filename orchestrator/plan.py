@@ -12,6 +12,7 @@ from orchestrator.config.labels import scalar
 from orchestrator.config.path_sets import PATHS
 from orchestrator.config.search import AGGREGATOR
 from orchestrator.config.sections import RunOptions
+from orchestrator.store import StorePlan
 
 
 def plan_lines(design: Design) -> list[str]:
@@ -57,6 +58,7 @@ class Plan:
         design: the runs.
         branches: the pairs of models.
         samples: number of images for each split; ``None``: there is no such split.
+        store: which targets are stored.
         undecidable: paths whose effect the design cannot tell, with the reason.
         decidable: the smallest effect of each path that the design can tell, in units of the noise of one run.
         outputs: where results go.
@@ -65,6 +67,7 @@ class Plan:
     design: Design
     branches: tuple[Branch, ...]
     samples: dict[str, int | None]
+    store: StorePlan
     undecidable: dict[str, str]
     decidable: dict[str, float]
     outputs: str
@@ -79,6 +82,7 @@ class Plan:
             "branches": [branch.plain() for branch in self.branches],
             "samples": self.samples,
             "resources": _resources(experiment.run),
+            "store": self.store.plain(),
             "left_out": self.design.notes,
             "undecidable": self.undecidable,
             "decidable": self.decidable,
@@ -99,6 +103,7 @@ class Plan:
             training = experiment.teacher.train
             lines.append(f"The teacher: {'as it is loaded' if training is None else _once(training['epochs'])}")
         lines.append(f"Each run: {experiment.train.epochs} epochs; {_resource_words(experiment.run)}")
+        lines += self.store.lines()
         lines += [f"Note: {note}" for note in self.design.notes]
         if self.decidable:
             shown = ", ".join(f"{name} {value:.1f}" for name, value in self.decidable.items())

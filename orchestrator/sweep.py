@@ -26,6 +26,8 @@ from orchestrator.progress import Progress
 from orchestrator.run_listener import RunListener
 from orchestrator.say import say
 from orchestrator.session import Session
+from orchestrator.store import StorePlan, expected_runs, fill_jobs, plan_store
+from orchestrator.store.on_cluster import ClusterWork
 from orchestrator.teachers import prepare_teachers, teacher_branches
 from orchestrator.teaching import teacher_directory
 from orchestrator.tracking import SweepLog, Target, Tracker, spool_directory
@@ -84,6 +86,7 @@ def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: Sweep
             say=say,
         )
         outputs.note_teachers(teachers)
+        plan = _store_targets(experiment, design, outputs, cluster, demand)
         past = outputs.past_runs()
         with Progress(sys.stdout, metric=run.metric, mode=run.mode, num_runs=count_runs(design)["total"]) as progress:
             for planned, result, history in outputs.ended_of([*first, *design.planned()]):
@@ -95,7 +98,7 @@ def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: Sweep
                 demand=demand,
                 first=first,
                 proposer=source,
-                payload=partial(_payload, outputs=outputs),
+                payload=partial(_payload, outputs=outputs, plan=plan),
                 listeners=[session, progress],
                 metric=run.metric,
                 mode=run.mode,
@@ -108,12 +111,39 @@ def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: Sweep
     return session.num_failed
 
 
-def _payload(planned: PlannedRun, *, outputs: Outputs) -> dict[str, Any]:
+def _store_targets(
+    experiment: Experiment, design: Design, outputs: Outputs, cluster: Cluster, demand: Demand
+) -> StorePlan:
+    """Decide which of the teacher's answers are worth storing for the runs that are left, and store them."""
+    ended = {key for key, record in outputs.past_results().items() if record["result"]["status"] == "finished"}
+    work = ClusterWork(demand)
+    plan = plan_store(
+        [run for run in expected_runs(design) if run.key not in ended],
+        mode=experiment.store,
+        budget_gib=experiment.run.store_gib,
+        storage=outputs.root,
+        measure=work.measure,
+    )
+    for line in plan.lines():
+        say(line)
+    jobs = fill_jobs(
+        plan,
+        num_places=demand.most_at_once(cluster.node_groups()) * demand.workers,
+        teacher_of=partial(teacher_directory, storage=outputs.root),
+    )
+    if jobs:
+        work.fill(jobs, say)
+        plan.keep_to_budget()
+    return plan
+
+
+def _payload(planned: PlannedRun, *, outputs: Outputs, plan: StorePlan) -> dict[str, Any]:
     return Job(
         config=planned.config,
         config_hash=planned.config_hash,
         directory=outputs.run_directory(planned.key),
         teacher=teacher_directory(planned.config, outputs.root),
+        store=plan.job(planned.config),
     ).to_dict()
 
 

@@ -22,6 +22,7 @@ from orchestrator.outputs import Outputs
 from orchestrator.run_listener import RunListener
 from orchestrator.say import say
 from orchestrator.session import Session
+from orchestrator.store import measure, plan_store
 from orchestrator.teachers import prepare_teachers
 from orchestrator.teaching import teacher_directory
 from orchestrator.tracking import SweepLog, Target, Tracker, spool_directory
@@ -89,13 +90,25 @@ def _train(planned: PlannedRun, outputs: Outputs, mirror: SweepLog, run_job: Run
         [planned.config], outputs.root, run_jobs=partial(run_jobs, run_job), mirror=mirror, say=say
     )
     outputs.note_teachers(teachers)
+    plan = plan_store(
+        [planned],
+        mode=planned.config["store"],
+        budget_gib=planned.config["run"]["store_gib"],
+        storage=outputs.root,
+        measure=partial(measure, host=LocalHost()),
+    )
+    for line in plan.lines():
+        say(line)
     job = Job(
         config=planned.config,
         config_hash=planned.config_hash,
         directory=outputs.run_directory(planned.key),
         teacher=teacher_directory(planned.config, outputs.root),
+        store=plan.job(planned.config),
     )
-    return run_job(planned, job, _Printing(Session(outputs, mirror)))
+    result = run_job(planned, job, _Printing(Session(outputs, mirror)))
+    plan.keep_to_budget()
+    return result
 
 
 def run_jobs(run_job: RunJob, runs: Mapping[str, PlannedRun], jobs: Mapping[str, Job], listener: RunListener) -> None:

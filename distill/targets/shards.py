@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,29 @@ class Shards(ABC):
         if found != name.removesuffix(SUFFIX).rpartition(".")[2]:
             raise ShardError(f"{self.location(folder)}/{name} is damaged: its SHA-256 is {found}")
         return path
+
+    def make_room(self, needed_bytes: int, budget_bytes: int, keep: Collection[str] = ()) -> list[str]:
+        """Remove the folders that were used least recently until ``needed_bytes`` more fit the budget.
+
+        Args:
+            needed_bytes: what is about to be written.
+            budget_bytes: what all folders, of every teacher, may take together.
+            keep: folders that stay in any case.
+
+        Returns:
+            The folders that were removed.
+        """
+        folders = self.folders()
+        free_bytes = budget_bytes - needed_bytes - sum(size for size, _ in folders.values())
+        removed = []
+        for folder, (size_bytes, _) in sorted(folders.items(), key=lambda item: item[1][1]):
+            if free_bytes >= 0:
+                break
+            if folder not in keep:
+                self.discard(folder)
+                removed.append(folder)
+                free_bytes += size_bytes
+        return removed
 
     @abstractmethod
     def location(self, folder: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -80,29 +80,6 @@ class TargetStore:
         folder = self.folder(column, numerics)
         self.shards.use(folder)
         return ShardWriter(self, folder, column, view, self._key(column, view, numerics))
-
-    def make_room(self, needed_bytes: int, budget_bytes: int, keep: Collection[str] = ()) -> list[str]:
-        """Remove the folders that were used least recently until ``needed_bytes`` more fit the budget.
-
-        Args:
-            needed_bytes: what is about to be written.
-            budget_bytes: what all folders, of every teacher, may take together.
-            keep: folders that stay in any case.
-
-        Returns:
-            The folders that were removed.
-        """
-        folders = self.shards.folders()
-        free_bytes = budget_bytes - needed_bytes - sum(size for size, _ in folders.values())
-        removed = []
-        for folder, (size_bytes, _) in sorted(folders.items(), key=lambda item: item[1][1]):
-            if free_bytes >= 0:
-                break
-            if folder not in keep:
-                self.shards.discard(folder)
-                removed.append(folder)
-                free_bytes += size_bytes
-        return removed
 
     def _first_whole(self, folder: str, names: Sequence[str], key: Mapping[str, Any]) -> list[Rows] | None:
         """Return the first of a part's files that is undamaged; different writers may have left more than one."""

@@ -6,15 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from orchestrator.config.document import Document
 from orchestrator.config.labels import flat
 from orchestrator.config.search import Search
 from orchestrator.config.sections import ModelSection, RunOptions, Spec, TeacherSection, TrainOptions, at_least
 
-OPERATIONAL = ("storage", "tracking_uri", "max_concurrent", "max_failures", "num_arms")
+OPERATIONAL = ("storage", "tracking_uri", "max_concurrent", "max_failures", "num_arms", "store_gib")
 """Keys of ``run`` that leave every result as it is; they may change between an attempt and its ``--resume``."""
+
+ROUNDED = "float16"
+"""The way to store targets that rounds them; the others leave every result as it is."""
 
 DEFAULT_TASK: Mapping[str, Any] = {"use": "Classification"}
 DEFAULT_AGGREGATOR: Mapping[str, Any] = {"use": "Equal"}
@@ -37,6 +40,8 @@ class Experiment:
         paths: the roads from one to the other, by the name that metrics give them.
         aggregator: how the losses of the paths become one.
         train: how the student is trained.
+        store: whether the teacher's targets are kept on disk: ``exact`` to the last bit, in ``float16``, ``off``, or
+            ``auto``: to the last bit, for the paths for which reading is cheaper than asking again.
         search: what a sweep varies; ``None``: this is one run.
         run: where and how runs are executed.
     """
@@ -53,6 +58,7 @@ class Experiment:
     teacher: TeacherSection | None = None
     paths: Mapping[str, Spec] = field(default_factory=dict)
     aggregator: Spec = field(default_factory=lambda: dict(DEFAULT_AGGREGATOR))
+    store: Literal["auto", "exact", "float16", "off"] = "auto"
     search: Search | None = None
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -72,6 +78,7 @@ class Experiment:
             "paths": self.paths,
             "aggregator": self.aggregator,
             "train": asdict(self.train),
+            "store": self.store,
             "search": None if self.search is None else self.search.written,
             "run": asdict(self.run),
         }
@@ -89,7 +96,7 @@ class Experiment:
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 16 hex digits that identify a configuration: the SHA-256 of its canonical JSON.
 
-    The name and the keys of ``run`` that leave results as they are do not count.
+    The name, and the keys of ``run`` and ``store`` that leave results as they are, do not count.
     """
     return hashlib.sha256(canonical_json(_identity(config)).encode()).hexdigest()[:16]
 
@@ -117,7 +124,12 @@ def _item(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    identity = {key: value for key, value in config.items() if key != "name"}
+    identity = {key: value for key, value in config.items() if key not in ("name", "store")}
+    if config.get("store") == ROUNDED:
+        identity["store"] = ROUNDED
+    if "train" in identity:  # an option that came later counts where it is set: earlier results keep their hash
+        train = config["train"]
+        identity["train"] = {key: value for key, value in train.items() if key != "views" or value is not None}
     if "run" in identity:
         identity["run"] = {key: value for key, value in config["run"].items() if key not in OPERATIONAL}
     return identity

@@ -51,6 +51,7 @@ class TrainOptions:
         log_every: optimiser steps between two rows of the trajectory.
         eval_batch_size: images a worker evaluates at once.
         checkpoint_every: epochs between two checkpoints.
+        views: number of augmentations of each image, which the epochs show in turn; ``None``: a new one each epoch.
     """
 
     epochs: Count
@@ -65,6 +66,7 @@ class TrainOptions:
     log_every: Count = 10
     eval_batch_size: Count = 256
     checkpoint_every: Count = 1
+    views: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class RunOptions:
         storage: folder or URI of all outputs.
         tracking_uri: MLflow store; ``None``: a sqlite file in ``storage``.
         max_failures: how often a run may fail and be restarted from its last checkpoint.
+        store_gib: GiB that stored targets may take; those used least recently make room.
     """
 
     metric: Literal["val/accuracy", "val/top5", "val/agreement", "val/calibration_error", "val/loss"] = "val/accuracy"
@@ -139,6 +142,7 @@ class RunOptions:
     storage: str = "outputs"
     tracking_uri: str | None = None
     max_failures: Annotated[int, at_least(0)] = 0
+    store_gib: Annotated[float, at_least(0)] = 20.0
 
     @property
     def stopping_rule(self) -> StoppingRule | None:

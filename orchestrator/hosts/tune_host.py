@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 from torch import nn
 
+from orchestrator.hosts.device import assigned_device
 from orchestrator.hosts.messages import pack_report
 
 
 class TuneHost:
     """The Tune trial that this process is.
-
-    The device is the first GPU that Ray assigned to the trial, else the CPU: a GPU that Ray did not assign belongs to
-    someone else even where it is visible.
 
     Args:
         cpus_per_worker: threads for torch; they belong to a run's identity, because sums depend on them.
@@ -29,8 +26,7 @@ class TuneHost:
 
     def __init__(self, *, cpus_per_worker: int, is_asked_to_stop: Callable[[], bool]) -> None:
         torch.set_num_threads(cpus_per_worker)
-        assigned = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        self.device = torch.device("cuda", 0) if assigned else torch.device("cpu")
+        self.device = assigned_device()
         self._is_asked_to_stop = is_asked_to_stop
 
     def prepare(self, module: nn.Module, *, find_unused_parameters: bool) -> nn.Module:

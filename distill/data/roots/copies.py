@@ -16,11 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+from distill.cache import VARIABLE, cache_folder
 from distill.data.roots.listed_file import ListedFile
 from distill.file_lock import try_lock
-
-VARIABLE = "DISTILLERY_CACHE"
-DEFAULT = "~/.cache/distillery"
 
 _NUM_THREADS = 16
 _BATCH = 4096
@@ -34,9 +32,8 @@ _in_use: dict[Path, IO[bytes]] = {}
 
 def copies_folder(uri: str) -> Path:
     """Return the folder of this machine where copies of a URI's files lie, below the one of ``DISTILLERY_CACHE``."""
-    cache = Path(os.environ.get(VARIABLE) or DEFAULT).expanduser().absolute()
     words = re.findall(r"[\w-]+", uri.partition("?")[0])
-    return cache / "data" / f"{words[-1][:40]}-{_digest(uri.rstrip('/'))}"
+    return cache_folder() / "data" / f"{words[-1][:40]}-{_digest(uri.rstrip('/'))}"
 
 
 class Copies:

@@ -167,8 +167,6 @@ def test_a_store_that_cannot_be_written_leaves_the_training_to_the_teacher(scene
 
 
 def test_the_folders_that_were_used_least_recently_make_room(scene):
-    teacher = scene.teacher()
-    store = scene.stored(teacher)._store
     for epoch, name in enumerate(("attention", "soft_target", "nst")):
         open_all(scene, names=(name,), epoch=epoch)
     folders = scene.shards.folders()
@@ -177,8 +175,8 @@ def test_the_folders_that_were_used_least_recently_make_room(scene):
     sizes = {folder: size for folder, (size, _) in folders.items()}
     oldest, second, newest = folders
     budget = sum(sizes.values())
-    assert store.make_room(0, budget) == []
-    assert store.make_room(1, budget, keep=[oldest]) == [second]
+    assert scene.shards.make_room(0, budget) == []
+    assert scene.shards.make_room(1, budget, keep=[oldest]) == [second]
     assert sorted(scene.shards.folders()) == sorted([oldest, newest])
 
 

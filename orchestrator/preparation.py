@@ -1,0 +1,151 @@
+"""From a job to a training that is about to begin; executing it and filling the target store start here alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.cache import cache_folder
+from distill.data import Data, Loader, Subset
+from distill.distiller import Distiller
+from distill.host import Host
+from distill.identity import state_digest
+from distill.targets import StoredTargets, TargetSource, TargetStore, open_shards
+from distill.teacher import Teacher
+from distill.trainer import Loaders
+from orchestrator.assemble import Assembly, assemble
+from orchestrator.job import Job, StoreJob
+from orchestrator.storage import Storage
+
+SAMPLE_SIZE = 2
+"""Images that probe the models: BatchNorm needs more than one."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that a training needs, on its device.
+
+    Attributes:
+        data: the loaded data set.
+        loaders: of this rank.
+        student: the model to train.
+        teacher: its teacher, where it has one.
+        teacher_result: what the teacher reached.
+        distiller: student, paths and aggregator.
+        stored: the target store; ``None``: the teacher is asked for every batch.
+        targets: where targets come from.
+    """
+
+    data: Data
+    loaders: Loaders
+    student: nn.Module
+    teacher: Teacher | None
+    teacher_result: dict[str, Any] | None
+    distiller: Distiller
+    stored: StoredTargets | None
+    targets: TargetSource
+
+
+def prepare(job: Job, host: Host) -> Preparation:
+    """Build models, data and paths of a job, and connect them.
+
+    Raises:
+        ValueError: something in the configuration, the data or the stored teacher is wrong.
+    """
+    config = job.config
+    assembly = assemble(_with_stored_teacher(config))
+    data = assembly.dataset.load()
+    loaders = _loaders(config, data, host, teacher=job.role == "teacher")
+    teacher, teacher_result = _teacher(job, assembly, host)
+    student = assembly.student.to(host.device)
+    if config["train"]["channels_last"]:
+        student = student.to(memory_format=torch.channels_last)
+    distiller = Distiller(
+        student,
+        teacher,
+        assembly.paths,
+        assembly.aggregator,
+        assembly.task,
+        sample=_sample(loaders.train, host),
+        seed=config["seed"],
+        precision=config["train"]["precision"],
+    ).to(host.device)
+    stored = None
+    if job.store is not None and teacher is not None:
+        stored = StoredTargets(_open_store(job.store, teacher), teacher, data.fingerprint)
+    return Preparation(
+        data=data,
+        loaders=loaders,
+        student=student,
+        teacher=teacher,
+        teacher_result=teacher_result,
+        distiller=distiller,
+        stored=stored,
+        targets=TargetSource(distiller, teacher, stored, job.store.paths if job.store is not None else ()),
+    )
+
+
+def _open_store(store: StoreJob, teacher: Teacher) -> TargetStore:
+    folder = Storage(store.folder)
+    location = folder.path if folder.is_local else folder.pyarrow()
+    shards = open_shards(location, cache=cache_folder() / "targets")
+    return TargetStore(shards, state_digest(teacher.model), precision=store.precision)
+
+
+def _with_stored_teacher(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out where the teacher's weights come from: they are read from its store, which every node reaches."""
+    teacher = config["teacher"]
+    return {**config, "teacher": None if teacher is None else {**teacher, "weights": None, "checkpoint": None}}
+
+
+def _teacher(job: Job, assembly: Assembly, host: Host) -> tuple[Teacher | None, dict[str, Any] | None]:
+    if assembly.teacher is None or (job.teacher is None and job.role != "trial"):
+        return None, None
+    result = None
+    if job.teacher is not None:
+        from orchestrator.teaching import load_teacher
+
+        state, result = load_teacher(job.teacher)
+        assembly.teacher.load_state_dict(state)
+    model = assembly.teacher.to(host.device)
+    if job.config["train"]["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    return Teacher(model, assembly.task), result
+
+
+def _loaders(config: Mapping[str, Any], data: Data, host: Host, *, teacher: bool) -> Loaders:
+    train = config["train"]
+    shared: dict[str, Any] = {
+        "mean": data.mean,
+        "std": data.std,
+        "rank": host.rank,
+        "world_size": host.world_size,
+        "device": host.device,
+        "channels_last": train["channels_last"],
+    }
+
+    def evaluation(subset: Subset) -> Loader:
+        return Loader(
+            subset, batch_size=train["eval_batch_size"] * host.world_size, shuffle=False, drop_last=False, **shared
+        )
+
+    training = Loader(
+        data.teacher_train if teacher else data.train,
+        batch_size=train["batch_size"],
+        transforms=data.transforms,
+        data_seed=config["data_seed"],
+        views=train["views"],
+        shuffle=True,
+        drop_last=True,
+        **shared,
+    )
+    validation = evaluation(data.validation) if data.validation is not None else None
+    return Loaders(training, validation, evaluation(data.test))
+
+
+def _sample(loader: Loader, host: Host) -> torch.Tensor:
+    return next(iter(loader.epoch(0))).images[:SAMPLE_SIZE].to(host.device)
