@@ -140,9 +140,11 @@ def test_an_unlimited_group_holds_anything(monkeypatch):
 def test_a_missing_dashboard_is_said_before_workers_wait_for_ever(monkeypatch):
     from ray.util.state.exception import RayStateApiException
 
-    def refuse(**options):
+    def refuse(*, address, timeout):
+        assert address == "head:6379"  # of this connection: another cluster on the machine would answer in its place
         raise RayStateApiException("Could not reach the dashboard.\nmore")
 
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="head:6379"))
     monkeypatch.setattr("ray.util.state.list_nodes", refuse)
     with pytest.raises(
         ValueError, match=r"ray\[default\].*--include-dashboard=true \(Could not reach the dashboard\.\)"
