@@ -91,13 +91,13 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _file_verb(verbs, "train", "one run: a student, its teacher and the paths between them", _train)
     _add(train, "--resume", action="store_true", help="continue from the last checkpoint")
-    _add(train, "--address", help="of a Ray cluster; default: this machine")
+    _add(train, "--address", help="of a Ray cluster; default: RAY_ADDRESS, else this machine")
     sweep = _file_verb(verbs, "sweep", "all runs of a file's search, and what they say", _sweep)
     _add(sweep, "--resume", action="store_true", help="continue; finished runs are kept")
     _add(sweep, "--dry-run", action="store_true", help="print the runs and start none")
-    _add(sweep, "--address", help="of a Ray cluster; default: this machine")
+    _add(sweep, "--address", help="of a Ray cluster; default: RAY_ADDRESS, else this machine")
     teach = _file_verb(verbs, "teach", "train and store the teacher that a file's runs will share", _teach)
-    _add(teach, "--address", help="of a Ray cluster; default: this machine")
+    _add(teach, "--address", help="of a Ray cluster; default: RAY_ADDRESS, else this machine")
     check = _file_verb(verbs, "check", "everything that is wrong with a file, or what it will do", _check)
     _add(check, "--json", action="store_true", help="one JSON object for machines")
 

@@ -30,6 +30,8 @@ ENVIRONMENT = {
 DASHBOARD = "RAY_API_SERVER_ADDRESS"
 """Where Ray's processes find the dashboard of their cluster."""
 
+LET_US_IN = "set RAY_AUTH_MODE=token, and keep the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+
 UPLOADED = ("runtime_resources", "working_dir_files")
 """Folders in a row on the path of a job's uploaded working directory."""
 
@@ -162,11 +164,6 @@ class Cluster:
             _check_shared(folder, nodes)
 
 
-def is_job() -> bool:
-    """Whether this process is the driver of ``ray job submit``."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
 def refuse_uploaded(path: Path, *, what: str) -> None:
     """Refuse a place inside the folder that ``ray job submit --working-dir`` has uploaded.
 
@@ -186,18 +183,17 @@ def refuse_uploaded(path: Path, *, what: str) -> None:
 
 
 def _advice(address: str | None, error: Exception) -> str:
-    text = str(error)
-    if "token" in text.lower():
-        return (
-            f"--address: the cluster at {address or 'RAY_ADDRESS'} asks for a token: set RAY_AUTH_MODE=token, and keep "
-            f"the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN ({_first_line(error)})"
-        )
+    where = address or os.environ.get("RAY_ADDRESS") or "RAY_ADDRESS"
+    if "token" in str(error).lower():
+        return f"--address: the cluster at {where} asks for a token: {LET_US_IN} ({_first_line(error)})"
     if isinstance(error, PermissionError):
         return (
             f"ray: cannot write {error.filename}; Ray keeps its token in ~/.ray: make the home folder writable, or set "
             "RAY_AUTH_MODE=disabled on a machine that only you use"
         )
-    return f"--address: cannot reach a Ray cluster at {address or 'RAY_ADDRESS'} ({_first_line(error)})"
+    # Ray doesn't tell a cluster that is down from one to which it came with a wrong token, or with none.
+    reason = f"cannot reach a Ray cluster at {where} ({_first_line(error)})"
+    return f"--address: {reason}; where it asks for a token, {LET_US_IN}"
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -36,12 +37,13 @@ RunJob = Callable[[PlannedRun, Job, RunListener], dict[str, Any]]
 def train(experiment: Experiment, *, resume: bool, address: str | None) -> int:
     """Train the student of a file, with its teacher made first where it is missing.
 
-    One worker without an address trains in this very process; several workers, or an address, train on Ray.
+    One worker without an address trains in this very process; several workers, or an address, train on Ray. A job of
+    ``ray job submit`` and the script of ``ray submit`` have an address in ``RAY_ADDRESS``: the head may have no GPU.
 
     Args:
         experiment: a checked file without a search.
         resume: go on from the last checkpoint.
-        address: of a Ray cluster.
+        address: of a Ray cluster; ``None``: ``RAY_ADDRESS``, if it is set.
 
     Returns:
         0; 1 where the run failed.
@@ -74,6 +76,7 @@ def run_with_host(
     """Call ``work`` with what runs a job: this process, or a cluster that is up for as long."""
     run = experiment.run
     demand = Demand(run.workers, int(run.cpus_per_worker), run.gpus_per_worker)
+    address = address or os.environ.get("RAY_ADDRESS")
     if run.workers == 1 and address is None:
         torch.set_num_threads(demand.cpus_per_worker)
         return work(_run_here)

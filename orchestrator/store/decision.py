@@ -149,8 +149,8 @@ def describe(decisions: Mapping[str, Decision]) -> list[str]:
         if decision.stored:
             sizes = ", ".join(f"{path} {size_words(decision.row_bytes[path])}" for path in decision.stored)
             lines.append(
-                f"Targets{title}: stored, {size_words(decision.stored_bytes)} in all ({sizes} an image); the teacher is "
-                f"asked for {decision.asked:,} training images instead of {decision.asked_without:,}, about "
+                f"Targets{title}: stored, {size_words(decision.stored_bytes)} in all ({sizes} an image); the teacher "
+                f"is asked for {decision.asked:,} training images instead of {decision.asked_without:,}, about "
                 f"{decision.seconds / 60:.1f} instead of {decision.seconds_without / 60:.1f} min of its time"
             )
         else:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """One small real cluster for all tests that need Ray: starting one takes seconds."""
+    import ray
+
     from orchestrator.cluster import Cluster
 
+    assert not ray.is_initialized(), "a test has left a cluster behind, whose workers don't find the tests' modules"
     # Workers find the project and the tests' own modules by the environment that they inherit.
     before = os.environ.get("PYTHONPATH")
     here = Path(__file__).parent

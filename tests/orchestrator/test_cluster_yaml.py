@@ -99,3 +99,26 @@ def test_the_dashboard_runs_but_listens_to_nobody_else(config):
 def test_a_job_carries_code_and_nothing_else(name, stays_behind):
     excluded = get_excludes_from_ignore_files(ROOT, include_gitignore=False)
     assert any(match(ROOT / name) for match in excluded) is stays_behind
+
+
+def package_files() -> list[Path]:
+    folders = ("distill", "orchestrator", "search_spaces")
+    return [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")]
+
+
+def test_a_job_carries_all_of_the_code():
+    """An ignored name without a leading slash is ignored at any depth, such as the package ``distill/data``."""
+    excluded = get_excludes_from_ignore_files(ROOT, include_gitignore=True)
+    files = package_files()
+    assert len(files) > 100
+    folders = {folder for path in files for folder in path.parents if folder.is_relative_to(ROOT) and folder != ROOT}
+    assert [path for path in sorted({*files, *folders}) if any(ignores(path) for ignores in excluded)] == []
+
+
+def test_nodes_get_all_of_the_code(config):
+    """rsync too excludes a name without a leading slash at any depth, and one with it in the copied folder alone."""
+    parts = {part for path in package_files() for part in path.relative_to(ROOT).parts}
+    first = {path.relative_to(ROOT).parts[0] for path in package_files()}
+    excluded = config["rsync_exclude"]
+    assert not parts.intersection(name for name in excluded if not name.startswith("/"))
+    assert not first.intersection(name[1:] for name in excluded if name.startswith("/"))

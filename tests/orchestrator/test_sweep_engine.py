@@ -127,7 +127,6 @@ def notes(folder: Path, key: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{key}-*.json"))]
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 def test_a_sweep_with_controls_a_stopped_arm_and_a_finished_one(sweep, tmp_path):
     arms = Arms([planned("bad", 0), planned("bad", 1)], [planned("good", 0), planned("good", 1)])
@@ -152,7 +151,6 @@ def test_a_sweep_with_controls_a_stopped_arm_and_a_finished_one(sweep, tmp_path)
     assert {note["cwd"] for note in seen} == {str(Path.cwd())}
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 def test_failing_runs_are_recorded_with_their_reason_and_the_sweep_goes_on(sweep, tmp_path):
     keys = ("error", "configuration", "nan", "reborn", "dead", "well")
@@ -173,7 +171,6 @@ def test_failing_runs_are_recorded_with_their_reason_and_the_sweep_goes_on(sweep
     assert all(math.isnan(arms.heard[key]) for key in ("error", "configuration", "nan", "dead"))
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 def test_an_interrupt_ends_the_sweep_and_resuming_runs_the_rest(sweep, tmp_path):
     class Interrupting(Diary):
@@ -233,7 +230,6 @@ def test_a_listener_that_fails_ends_the_sweep_with_its_own_error(monkeypatch):
         )
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 def test_what_can_never_fit_is_refused_before_anything_starts(sweep, tmp_path):
     with pytest.raises(ValueError, match=r"needs 3 workers of 1 CPU each, but the cluster has at most 2 such places"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +23,9 @@ def payload(tmp_path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_two_workers_report_in_order_and_return_rank_0_s_result(ray_cluster, payload, tmp_path):
+def test_two_workers_report_in_order_and_return_rank_0_s_result(ray_cluster, payload, tmp_path, monkeypatch):
     """The first attempt dies on one rank, so that the same run shows that a group is started again."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     reports: list[dict[str, Any]] = []
     handler = signal.getsignal(signal.SIGINT)
     result = train_engine.run(
@@ -44,7 +44,7 @@ def test_two_workers_report_in_order_and_return_rank_0_s_result(ray_cluster, pay
     }
     assert [report["epoch"] for report in reports] == [1, 2, 3]
     assert signal.getsignal(signal.SIGINT) is handler
-    assert not list(Path("/tmp").glob("distillery-ray-*/run-*"))
+    assert not list(tmp_path.glob("distillery-ray-*"))
 
 
 def test_a_training_that_raises_is_a_failed_run(payload, monkeypatch):

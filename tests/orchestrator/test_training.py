@@ -116,3 +116,18 @@ def test_the_teacher_is_reused(root, capsys):
     assert teach(load(FILE, [*SETTINGS, f"run.storage={root}"]), address=None) == 0
     assert "reused" in capsys.readouterr().out
     assert len(Storage(str(root)).names("teachers")) == 1
+
+
+def test_a_run_where_an_environment_names_a_cluster_is_the_cluster_s(tmp_path, monkeypatch):
+    """As in a job and in the script of ``ray submit``: their process may lie on a head without a GPU."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    asked = []
+
+    def refuse(address, **options):
+        asked.append(address)
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setattr("ray.init", refuse)
+    with pytest.raises(ValueError, match=r"cannot reach a Ray cluster at 127\.0\.0\.1:1"):
+        train(load(FILE, [*SETTINGS, f"run.storage={tmp_path}"]), resume=False, address=None)
+    assert asked == ["127.0.0.1:1"]
