@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test slow lint install clean
+.PHONY: demo test slow lint bench install clean
 
 demo: install        ## the quickstart sweep on scikit-learn's digits, its comparison, and how to open the MLflow UI
 	$(BIN)/distillery sweep search_spaces/quickstart.yaml --resume
@@ -19,6 +19,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: install       ## what a step costs: ratios within one run, JSON in outputs/bench
+	$(BIN)/python -m benchmarks.step --json outputs/bench/step.json
+	$(BIN)/python -m benchmarks.paths --json outputs/bench/paths.json
 
 install: $(INSTALLED)
 

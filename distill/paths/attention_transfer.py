@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,7 +46,24 @@ class AttentionTransfer(FeaturePath):
 
 
 def _energy(features: Tensor) -> Tensor:
-    return features.square().sum(dim=1)  # [batch, height, width]
+    energy: Tensor = _Energy.apply(features)
+    return energy  # [batch, height, width]
+
+
+class _Energy(torch.autograd.Function):
+    """Neither forward nor backward holds a second tensor of the map's size beside the gradient, as autograd would."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        norm: Tensor = torch.linalg.vector_norm(features, dim=1)
+        return norm.square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        by_map: Tensor = features * (2 * gradients[0])[:, None]
+        return by_map
 
 
 def _pool(energy: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -196,12 +196,13 @@ class AdaptedFeaturePath(FeaturePath):
             }
         )
 
+    def adapter(self, layer: str) -> Adapter:
+        """Return the adapter that brings a layer's student map to the teacher's number of channels."""
+        return cast(Adapter, self.adapters[key(layer)])
+
     def adapt(self, layer: str, student: Tensor) -> Tensor:
-        """Bring a student map to the teacher's number of channels."""
-        adapted: Tensor = self.adapters[key(layer)](student)
-        if len(adapted) == 1 and adapted.requires_grad:
-            # BatchNorm on CPU (torch 2.14) returns a wrong gradient for one sample if the incoming one is transposed.
-            adapted.register_hook(_contiguous)  # type: ignore[no-untyped-call]
+        """Bring a student map to the teacher's number of channels; for less than the map ask the :meth:`adapter`."""
+        adapted: Tensor = self.adapter(layer)(student)
         return adapted
 
 
@@ -221,10 +222,6 @@ def widen(tensor: Tensor) -> Tensor:
 def no_autocast(tensor: Tensor) -> torch.autocast:
     """Return a context without autocast on the device of ``tensor``: bfloat16 has 3 digits, too few for a loss."""
     return torch.autocast(tensor.device.type, enabled=False)
-
-
-def _contiguous(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else gradient.contiguous()
 
 
 def _names_pairs(taps: object) -> bool:

@@ -31,4 +31,4 @@ class FeatureMap(AdaptedFeaturePath):
         return teacher.mean(dim=(2, 3))
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(self.adapt(layer, student).mean(dim=(2, 3)), target)
+        return F.mse_loss(self.adapter(layer).means(student), target)

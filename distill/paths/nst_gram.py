@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,6 +27,9 @@ class NSTGram(AdaptedFeaturePath):
     The difference cancels as the loss nears zero (absolute error about 1e-7 in float32, more under TF32), so it is
     cut off at zero. The target of such a layer is ``T``, ``[batch, channel, position]``, else the Gram matrix
     ``T T'``, ``[batch, channel, channel]``. Student and teacher may differ in height and width.
+
+    The Gram matrix of ``S`` before its rows have unit length comes from the adapter, which may know it without forming
+    the adapted map; it is divided by the rows' lengths, the roots of its diagonal, afterwards.
 
     Source: the form that Chennupati et al. 2021 (arXiv:2110.09674) code under the name NST. It is *not* the
     polynomial-kernel loss of Huang and Wang 2017 (arXiv:1707.01219) that RepDistiller and others ship: that one
@@ -54,16 +60,51 @@ class NSTGram(AdaptedFeaturePath):
         return rows if self._few_positions[layer] else rows @ rows.mT
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
-        rows = _unit_rows(self.adapt(layer, student))
         if not self._few_positions[layer]:
-            return F.mse_loss(rows @ rows.mT, target)
-        distance = _energy(rows, rows) + _energy(target, target) - 2 * _energy(rows, target)  # [batch]
+            return F.mse_loss(_cosines(self.adapter(layer).gram(student)), target)
+        rows = _unit_rows(self.adapt(layer, student))
+        distance = gram_distance(rows, target)  # [batch]
         return (distance / rows.shape[1] ** 2).clamp_min(0).mean()
+
+
+def gram_distance(rows: Tensor, target: Tensor) -> Tensor:
+    """Return ``||S S' - T T'||^2`` of each sample from matrices of positions alone, without gradient in the target.
+
+    Args:
+        rows: ``S``, ``[batch, channel, position]``.
+        target: ``T``, ``[batch, channel, position]``, of as many channels.
+    """
+    distance: Tensor = _GramDistance.apply(rows, target)
+    return distance
+
+
+class _GramDistance(torch.autograd.Function):
+    """The gradient ``4 (S S' S - T T' S)`` takes two products; autograd would take three, and give some transposed."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, target: Tensor) -> Tensor:
+        own, cross = rows.mT @ rows, rows.mT @ target  # [batch, position, position]
+        ctx.save_for_backward(rows, target, own, cross)
+        return _energy(own) + _energy(target.mT @ target) - 2 * _energy(cross)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        rows, target, own, cross = ctx.saved_tensors
+        scale = 4 * gradients[0][:, None, None]
+        own, cross = scale * own, scale * cross
+        if rows.stride(1) == 1:  # channels last
+            return torch.baddbmm(own @ rows.mT, cross, target.mT, alpha=-1).mT, None
+        return torch.baddbmm(rows @ own, target, cross.mT, alpha=-1), None
 
 
 def _unit_rows(features: Tensor) -> Tensor:
     return F.normalize(features.flatten(2), dim=2, eps=EPSILON)  # [batch, channel, position]
 
 
-def _energy(left: Tensor, right: Tensor) -> Tensor:
-    return (left.mT @ right).square().sum(dim=(1, 2))  # [batch]
+def _cosines(gram: Tensor) -> Tensor:
+    lengths = gram.diagonal(dim1=1, dim2=2).clamp_min(EPSILON**2).sqrt()  # [batch, channel]
+    return gram / (lengths[:, :, None] * lengths[:, None])
+
+
+def _energy(matrices: Tensor) -> Tensor:
+    return matrices.square().sum(dim=(1, 2))  # [batch]

@@ -67,6 +67,6 @@ class SoftmaxRegression(Path):
         pair = self.pairs[0]
         student = widen(taps[pair.student])
         with no_autocast(student):
-            pooled = self.adapter(student).mean(dim=(2, 3))  # [batch, classifier.in_features]
+            pooled = self.adapter.means(student)  # [batch, classifier.in_features]
             logits = F.linear(pooled, self.weight, self.bias)
             return {pair.layer: F.mse_loss(logits, widen(target[pair.layer]))}

@@ -1,7 +1,7 @@
 """Do the golden values notice a wrong sign, norm or reduction?  Each mutant of the source must fail at least one.
 
 A mutant replaces one piece of a module's text; the module is executed aside, and the golden values of
-`tests/distill/paths` and `tests/distill/aggregators` run against what it defines.
+`tests/distill/paths`, `tests/distill/aggregators` and `tests/distill/test_adapter.py` run against what it defines.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from unittest import mock
 
 import pytest
 
-from distill import aggregators, paths
+from distill import adapter, aggregators, paths
 
-for folder in ("paths", "aggregators"):  # the goldens import their neighbours by name, as pytest lets them
+for folder in ("paths", "aggregators", "."):  # the goldens import their neighbours by name, as pytest lets them
     if str(Path(__file__).parent / folder) not in sys.path:
         sys.path.append(str(Path(__file__).parent / folder))
 
 FAMILIES: dict[str, ModuleType] = {
     **dict.fromkeys(paths.__all__, paths),
     **dict.fromkeys(aggregators.__all__, aggregators),
+    "Adapter": adapter,
 }
+BASES = {paths: "distill.paths.base", aggregators: "distill.aggregators.base", adapter: "distill.moments"}
+"""The module beneath each family that mutants can change too."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of the source that `name` is made of; in its own module, or in its family's `base`."""
+    """One change of the source that `name` is made of; in its own module, or in the one beneath its family."""
 
     name: str
     old: str
@@ -48,10 +51,12 @@ def of(name: str, *changes: tuple[str, str], in_base: bool = False) -> list[Muta
 MUTANTS = [
     *of(
         "AttentionTransfer",
-        ("features.square().sum(dim=1)", "features.sum(dim=1)"),
-        ("features.square().sum(dim=1)", "features.abs().sum(dim=1)"),
-        ("features.square().sum(dim=1)", "features.square().mean(dim=1)"),
-        ("features.square().sum(dim=1)", "features.square().amax(dim=1)"),
+        ("norm.square()", "norm"),
+        ("vector_norm(features, dim=1)", "vector_norm(features, 1, dim=1)"),
+        ("norm.square()", "norm.square() / features.shape[1]"),
+        ("vector_norm(features, dim=1)", "vector_norm(features, torch.inf, dim=1)"),
+        ("2 * gradients[0]", "gradients[0]"),
+        ("features * (2", "features.abs() * (2"),
         ("F.mse_loss(", "F.l1_loss("),
         ("_unit(_pool(target, size)))", "_unit(_pool(target, size)), reduction='sum')"),
         ("_unit(_pool(target, size))", "-_unit(_pool(target, size))"),
@@ -74,11 +79,20 @@ MUTANTS = [
         ("F.normalize(features.flatten(2), dim=2, eps=EPSILON)", "features.flatten(2)"),
         ("EPSILON = 1e-6", "EPSILON = 1e-12"),
         ("F.mse_loss(", "F.l1_loss("),
-        ("F.mse_loss(rows @ rows.mT, target)", "F.mse_loss(rows @ rows.mT, target, reduction='sum')"),
-        ("F.mse_loss(rows @ rows.mT, target)", "F.mse_loss(rows @ rows.mT, -target)"),
-        ("_energy(rows, rows) + _energy", "_energy(rows, rows) - _energy"),
-        ("- 2 * _energy(rows, target)", "+ 2 * _energy(rows, target)"),
-        ("- 2 * _energy(rows, target)", "- _energy(rows, target)"),
+        ("gram(student)), target)", "gram(student)), target, reduction='sum')"),
+        ("gram(student)), target)", "gram(student)), -target)"),
+        ("_cosines(self.adapter(layer).gram(student))", "self.adapter(layer).gram(student)"),
+        ("_cosines(self.adapter(layer).gram(student))", "_cosines(student.flatten(2) @ student.flatten(2).mT)"),
+        ("clamp_min(EPSILON**2)", "clamp_min(EPSILON)"),
+        ("(lengths[:, :, None] * lengths[:, None])", "lengths[:, :, None] ** 2"),
+        ("_energy(own) + _energy", "_energy(own) - _energy"),
+        ("- 2 * _energy(cross)", "+ 2 * _energy(cross)"),
+        ("- 2 * _energy(cross)", "- _energy(cross)"),
+        ("4 * gradients[0]", "2 * gradients[0]"),
+        ("target.mT, alpha=-1).mT", "target.mT, alpha=1).mT"),
+        ("torch.baddbmm(own @ rows.mT, cross,", "torch.baddbmm(own @ rows.mT, cross.mT,"),
+        ("target, cross.mT, alpha=-1)", "target, cross.mT, alpha=1)"),
+        ("target, cross.mT, alpha=-1)", "target, cross, alpha=-1)"),
         ("rows.shape[1] ** 2", "rows.shape[1]"),
         ("rows.shape[1] ** 2", "rows.shape[2] ** 2"),
         (".clamp_min(0).mean()", ".mean()"),
@@ -118,25 +132,72 @@ MUTANTS = [
     ),
     *of(
         "SoftmaxRegression",
-        (".mean(dim=(2, 3))", ".amax(dim=(2, 3))"),
-        (".mean(dim=(2, 3))", ".sum(dim=(2, 3))"),
+        ("self.adapter.means(student)", "self.adapter(student).amax(dim=(2, 3))"),
+        ("self.adapter.means(student)", "self.adapter(student).sum(dim=(2, 3))"),
         ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, self.weight)"),
         ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, -self.weight, self.bias)"),
         ("F.mse_loss(", "F.l1_loss("),
         ("F.mse_loss(logits, widen(target[pair.layer]))", "F.mse_loss(logits, -widen(target[pair.layer]))"),
         ("widen(target[pair.layer]))", "widen(target[pair.layer]), reduction='sum')"),
-        ("self.adapter(student)", "student"),
+        ("self.adapter.means(student)", "student.mean(dim=(2, 3))"),
     ),
     *of(
         "FeatureMap",
         ("teacher.mean(dim=(2, 3))", "teacher.amax(dim=(2, 3))"),
         ("teacher.mean(dim=(2, 3))", "teacher.sum(dim=(2, 3))"),
         ("teacher.mean(dim=(2, 3))", "-teacher.mean(dim=(2, 3))"),
-        ("student).mean(dim=(2, 3))", "student).sum(dim=(2, 3))"),
-        ("student).mean(dim=(2, 3))", "student).square().mean(dim=(2, 3)).sqrt()"),
-        ("self.adapt(layer, student)", "student"),
+        ("self.adapter(layer).means(student)", "self.adapt(layer, student).sum(dim=(2, 3))"),
+        ("self.adapter(layer).means(student)", "self.adapt(layer, student).square().mean(dim=(2, 3)).sqrt()"),
+        ("self.adapter(layer).means(student)", "student.mean(dim=(2, 3))"),
         ("F.mse_loss(", "F.l1_loss("),
         (", target)", ", target, reduction='sum')"),
+    ),
+    *of(
+        "Adapter",
+        ("by_map = 3 * batch * positions * wide", "by_map = 0 * batch * positions * wide"),
+        ("by_map = 3 * batch * positions * (wide", "by_map = 0 * batch * positions * (wide"),
+        ("by_moments = 2 * batch", "by_moments = 9 * batch"),
+        ("by_moments = batch * (2", "by_moments = batch * (9"),
+        ("scatter.sum(dim=0)", "scatter.mean(dim=0)"),
+        ("alpha=positions", "alpha=1"),
+        ("affine.means[:, :, None], affine.means[:, None]", "affine.means[:, :, None], affine.means[:, None].abs()"),
+        ("scatter / (len(means) * positions)", "scatter / positions"),
+        ("positions) + around", "positions) - around"),
+        ("around.mT @ around / len(means)", "around.mT @ around / len(means) / positions"),
+        ("around.mT @ around", "means.mT @ means"),
+        (".sum(dim=1).clamp_min(0)", ".sum(dim=1)"),
+        ("self._track(weight @ centre", "self._track(-weight @ centre"),
+        ("count / (count - 1)", "1"),
+        ("running_mean.lerp_(mean", "running_mean.lerp_(2 * mean"),
+        ("num_batches.add_(1)", "num_batches.add_(2)"),
+        ("1 / float(num_batches)", "1.0"),
+        ("(norm.weight * torch.rsqrt", "(torch.rsqrt"),
+        ("rsqrt(variance + norm.eps))[", "rsqrt(variance))["),
+        ("rsqrt(variance + norm.eps))[", "reciprocal(variance + norm.eps))["),
+        ("rsqrt(variance + norm.eps))[", "rsqrt(variance.detach() + norm.eps))["),
+        ("rsqrt(variance + norm.eps) * (", "rsqrt(variance) * ("),
+        ("around @ folded.mT + mean", "around @ folded.mT"),
+        ("Tensor = norm.bias", "Tensor = 0 * norm.bias"),
+        ("mean = norm.bias + norm", "mean = norm"),
+        ("around @ folded.mT", "means @ folded.mT"),
+        ("norm.bias + norm.weight", "norm.bias - norm.weight"),
+        ("@ centre - running_mean", "@ centre + running_mean"),
+        ("norm.running_mean, norm.running_var,", "norm.running_var, norm.running_mean,"),
+    ),
+    *of(
+        "Adapter",
+        ("features.flatten(2).mT - means[:, None]", "features.flatten(2).mT"),
+        ("by_means / features[0, 0].numel()", "by_means"),
+        ("- slope_at_means", "+ slope_at_means"),
+        ("(means[:, None] @ slope)[:, 0]", "0 * means"),
+        ("_shift(features, by_means, means @ slope)", "_shift(features, by_means, 0 * means)"),
+        ("by_scatter + by_scatter.mT  # [batch, channel, channel]", "2 * by_scatter"),
+        ("by_scatter + by_scatter.mT  # [channel, channel]", "by_scatter"),
+        ("torch.baddbmm(shift[:, None]", "torch.baddbmm(-shift[:, None]"),
+        ("torch.baddbmm(shift[:, :, None]", "torch.baddbmm(-shift[:, :, None]"),
+        ("columns.mT, slope)", "columns.mT, -slope)"),
+        ("slope, columns)", "-slope, columns)"),
+        in_base=True,
     ),
     *of(
         "Single",
@@ -225,7 +286,7 @@ def build(name: str, old: str = "", new: str = "", *, in_base: bool = False) -> 
     own = sys.modules[getattr(family, name).__module__]
     if not in_base:
         return getattr(execute(own, old, new), name)
-    base = importlib.import_module(f"{family.__name__}.base")
+    base = importlib.import_module(BASES[family])
     with mock.patch.dict(sys.modules, {base.__name__: execute(base, old, new)}):
         return getattr(execute(own), name)
 

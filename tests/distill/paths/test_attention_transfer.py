@@ -56,12 +56,26 @@ def golden_epsilon(cls: type[Path]) -> None:
     torch.testing.assert_close(loss, torch.tensor(25 / 72, dtype=torch.float64))
 
 
+def golden_slope(cls: type[Path]) -> None:
+    # Energy (3^2 + 2^2, (-1)^2 + 2^2) = (13, 5); the teacher looks at the first place alone, (1, 0).  The loss is half
+    # of (1 - c)^2 + s^2, which is 1 - c, with c = E1 / |E| and s = E2 / |E|, all but for the 1e-6.
+    # d(1 - c) = -E2 (E2 dE1 - E1 dE2) / |E|^3, and dE = 2 f df.
+    student = torch.tensor([[[[3.0, -1.0]], [[2.0, 2.0]]]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
+    path = connect(cls(), [(2, 1, 2)], [(1, 1, 2)])
+    path({"s0": student}, path.target({"t0": teacher}), batch_of(1))["s0"].backward()
+    factor = 2 * 5 / math.sqrt(13**2 + 5**2) ** 3
+    wanted = torch.tensor([[[[3.0 * -5, -1.0 * 13]], [[2.0 * -5, 2.0 * 13]]]], dtype=torch.float64) * factor
+    torch.testing.assert_close(student.grad, wanted, rtol=1e-5, atol=0)
+
+
 GOLDENS = {
     "AttentionTransfer": (
         golden_unit_maps,
         golden_pools_the_larger_map,
         golden_pools_height_and_width_alike,
         golden_epsilon,
+        golden_slope,
     )
 }
 

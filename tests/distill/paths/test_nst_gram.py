@@ -50,6 +50,18 @@ def golden_adapter_is_used(cls: type[Path]) -> None:
     torch.testing.assert_close(loss, torch.tensor(0.25))
 
 
+def golden_adapter_is_used_in_the_position_form(cls: type[Path]) -> None:
+    # The student's rows (1, 0), (0, 1), (0, 1), the first mixed with the second to (1, 1): cosine 1/sqrt2 to both
+    # others, in the teacher 0.  Four of nine pairs differ, each by 1/2 squared: mean 2/9.
+    path = identity_adapters(connect(cls(), [(3, 1, 2)], [(3, 1, 2)]))
+    for weight in path.parameters():
+        if weight.dim() == 4:
+            weight.data[0, 1] = 1
+    features = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]])
+    loss = path({"s0": features}, path.target({"t0": features}), batch_of(1))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(2 / 9))
+
+
 def golden_silent_channel(cls: type[Path]) -> None:
     # A row of length 5e-7 is divided by 1e-6 and gets length .5: its cosine with itself counts as .25, so
     # (.25 - 1)^2 = 9/16 in one of four pairs.  With (0, 1) it has cosine .4, with the teacher's (.6, .8): .8.
@@ -72,13 +84,30 @@ def golden_rounding_below_zero(cls: type[Path]) -> None:
         assert 0 <= loss.item() < 1e-6
 
 
+def golden_slope_of_the_position_form(cls: type[Path]) -> None:
+    # The gradient along a direction is the difference of the loss at both sides, in either memory layout.
+    generator = torch.Generator().manual_seed(0)
+    student, teacher, direction = (torch.randn(2, 8, 2, 3, generator=generator).double() for _ in range(3))
+    path = identity_adapters(connect(cls(), [(8, 2, 3)], [(8, 2, 3)])).double()
+    target = path.target({"t0": teacher})
+    ahead, behind = (
+        path({"s0": student + step * direction}, target, batch_of(2))["s0"].item() for step in (1e-5, -1e-5)
+    )
+    for layout in (torch.contiguous_format, torch.channels_last):
+        features = student.contiguous(memory_format=layout).requires_grad_()
+        (slope,) = torch.autograd.grad(path({"s0": features}, target, batch_of(2))["s0"], [features])
+        assert (slope * direction).sum().item() == pytest.approx((ahead - behind) / 2e-5, rel=1e-6)
+
+
 GOLDENS = {
     "NSTGram": (
         golden_gram_of_two_channels,
         golden_gram_of_more_channels_than_positions,
         golden_adapter_is_used,
+        golden_adapter_is_used_in_the_position_form,
         golden_silent_channel,
         golden_rounding_below_zero,
+        golden_slope_of_the_position_form,
     )
 }
 

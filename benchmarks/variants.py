@@ -1,0 +1,214 @@
+"""The steps that are timed: each function makes one, ready to be called again and again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.workbench import NUM_BATCHES, Workbench, sgd
+from distill.aggregators import Equal
+from distill.distiller import Distiller
+from distill.optimization import parameter_groups
+from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, Path, SoftmaxRegression, SoftTarget
+from distill.tasks import Classification
+from distill.teacher import Teacher
+
+Step = Callable[[], None]
+
+PATHS: dict[str, type[Path]] = {
+    "ST": SoftTarget,
+    "Logits": Logits,
+    "AT": AttentionTransfer,
+    "SRRL": SoftmaxRegression,
+    "FeatureMap": FeatureMap,
+    "NST": NSTGram,
+}
+STAGES = ("layer1", "layer2", "layer3")
+
+
+def plain(bench: Workbench, *, channels_last: bool) -> Step:
+    """Make the supervised step as anyone writes it."""
+    student, batches = bench.student(channels_last=channels_last), bench.batches(channels_last=channels_last)
+    optimizer = sgd(student.parameters())
+
+    def step() -> None:
+        batch = next(batches)
+        with bench.autocast():
+            output = student(batch.images)
+        loss = F.cross_entropy(output.float(), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def teacher_forward(bench: Workbench) -> Step:
+    """Make the teacher's forward pass alone, in our layout, on a batch at hand."""
+    teacher = bench.teacher(channels_last=bench.channels_last)
+    images = next(bench.batches(channels_last=bench.channels_last)).images
+
+    def step() -> None:
+        with torch.no_grad(), bench.autocast():
+            teacher(images)
+
+    return step
+
+
+def live(bench: Workbench, names: Sequence[str]) -> Step:
+    """Make our step with the teacher running along."""
+    distiller, teacher = _distiller(bench, names)
+    batches, optimizer = bench.batches(channels_last=bench.channels_last), sgd(parameter_groups(distiller))
+
+    def step() -> None:
+        batch = next(batches)
+        with bench.autocast():
+            taps = teacher(batch.images)
+        loss = distiller(batch, distiller.targets(taps)).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        distiller.aggregator.after_step()
+
+    return step
+
+
+def at_hand(bench: Workbench, names: Sequence[str]) -> Step:
+    """Make our step with targets that were computed beforehand and wait in memory."""
+    distiller, teacher = _distiller(bench, names)
+    batches, optimizer = bench.batches(channels_last=bench.channels_last), sgd(parameter_groups(distiller))
+    with bench.autocast():
+        taps = [teacher(batch.images) for batch in itertools.islice(batches, NUM_BATCHES)]
+    targets = itertools.cycle([distiller.targets(each) for each in taps])
+    del taps
+
+    def step() -> None:
+        loss = distiller(next(batches), next(targets)).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        distiller.aggregator.after_step()
+
+    return step
+
+
+def _distiller(bench: Workbench, names: Sequence[str]) -> tuple[Distiller, Teacher]:
+    task = Classification()
+    teacher = Teacher(bench.teacher(channels_last=bench.channels_last), task)
+    sample = next(bench.batches(channels_last=bench.channels_last)).images[:2]
+    paths = {name: PATHS[name]() for name in names}
+    student = bench.student(channels_last=bench.channels_last)
+    distiller = Distiller(student, teacher, paths, Equal(), task, sample=sample, precision=bench.precision)
+    return distiller.to(bench.device).train(), teacher
+
+
+def by_hand(bench: Workbench, names: Sequence[str]) -> Step:
+    """Make a distillation step as papers' code has it: hooks, torch's layout, the teacher runs along, naive losses."""
+    student, teacher = bench.student(channels_last=False), bench.teacher(channels_last=False)
+    of_student, of_teacher = _hooked(student), _hooked(teacher)
+    adapters = _adapters(bench) if "NST" in names else nn.ModuleDict()
+    batches = bench.batches(channels_last=False)
+    optimizer = sgd([*student.parameters(), *adapters.parameters()])
+
+    def step() -> None:
+        batch = next(batches)
+        with bench.autocast():
+            with torch.no_grad():
+                wanted = teacher(batch.images).float()
+            found = student(batch.images).float()
+        loss = F.cross_entropy(found, batch.labels)
+        if "ST" in names:
+            loss = loss + soft_target(found, wanted)
+        if "Logits" in names:
+            loss = loss + F.mse_loss(found, wanted)
+        for stage in STAGES:
+            one, other = of_student[stage].float(), of_teacher[stage].float()
+            if "AT" in names:
+                loss = loss + (attention(one) - attention(other)).pow(2).mean()
+            if "NST" in names:
+                loss = loss + F.mse_loss(gram(adapters[stage](one)), gram(other))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def soft_target(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return Hinton's loss at temperature 4."""
+    return 16 * F.kl_div(F.log_softmax(student / 4, 1), F.softmax(teacher / 4, 1), reduction="batchmean")
+
+
+def attention(maps: Tensor) -> Tensor:
+    """Return unit attention maps, ``[batch, position]``."""
+    return F.normalize(maps.pow(2).mean(1).flatten(1))
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Return the cosines between channels, ``[batch, channel, channel]``."""
+    rows = F.normalize(maps.flatten(2), dim=2)
+    return rows @ rows.mT
+
+
+def _adapters(bench: Workbench) -> nn.ModuleDict:
+    layers = {}
+    for number, stage in enumerate(STAGES):
+        wide, out = bench.width * 2**number, bench.teacher_width * 2**number
+        layers[stage] = nn.Sequential(nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out))
+    return nn.ModuleDict(layers).to(bench.device)
+
+
+def _hooked(model: nn.Module) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+    for stage in STAGES:
+        model.get_submodule(stage).register_forward_hook(
+            lambda module, inputs, output, stage=stage: seen.__setitem__(stage, output)
+        )
+    return seen
+
+
+def torchdistill(bench: Workbench, names: Sequence[str]) -> Step:
+    """Make the step of torchdistill 1.1.5: its hook manager, its ``KDLoss`` and ``ATLoss``, torch's layout.
+
+    It has neither Logits nor the Gram form of NST: those are plain modules on what its hooks give.
+
+    Raises:
+        ImportError: torchdistill is not installed.
+    """
+    from torchdistill.core.forward_hook import ForwardHookManager  # type: ignore[import-not-found]
+    from torchdistill.losses.mid_level import ATLoss, KDLoss  # type: ignore[import-not-found]
+
+    student, teacher = bench.student(channels_last=False), bench.teacher(channels_last=False)
+    of_student, of_teacher = ForwardHookManager(bench.device), ForwardHookManager(bench.device)
+    for module in (*STAGES, "fc"):
+        of_student.add_hook(student, module, requires_input=False, requires_output=True)
+        of_teacher.add_hook(teacher, module, requires_input=False, requires_output=True)
+    distillation = KDLoss("fc", "output", "fc", "output", temperature=4.0, alpha=1.0, beta=1.0)
+    side = {stage: {"io": "output", "path": stage} for stage in STAGES}
+    attention_transfer = ATLoss({stage: {"teacher": side[stage], "student": side[stage]} for stage in STAGES})
+    adapters = _adapters(bench) if "NST" in names else nn.ModuleDict()
+    batches = bench.batches(channels_last=False)
+    optimizer = sgd([*student.parameters(), *adapters.parameters()])
+
+    def step() -> None:
+        batch = next(batches)
+        with bench.autocast():
+            with torch.no_grad():
+                teacher(batch.images)
+            student(batch.images)
+        found, wanted = of_student.pop_io_dict(), of_teacher.pop_io_dict()
+        loss = distillation(found, wanted, batch.labels) + attention_transfer(found, wanted)
+        if "Logits" in names:
+            loss = loss + F.mse_loss(found["fc"]["output"], wanted["fc"]["output"])
+        for stage in STAGES if "NST" in names else ():
+            adapted = adapters[stage](found[stage]["output"].float())
+            loss = loss + F.mse_loss(gram(adapted), gram(wanted[stage]["output"].float()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
