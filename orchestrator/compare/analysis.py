@@ -12,6 +12,7 @@ from orchestrator.compare.arm_runs import ArmRuns
 from orchestrator.compare.arm_summary import ArmSummary
 from orchestrator.compare.comparison import Comparison
 from orchestrator.compare.design import Design
+from orchestrator.compare.experiment import Experiment
 from orchestrator.compare.fit import Fit
 from orchestrator.compare.folder import Folder
 from orchestrator.compare.metric import Metric
@@ -97,7 +98,7 @@ def _gains(design: Design, runs_of_arm: Sequence[ArmRuns], metric: Metric) -> di
 
 def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_latest: int) -> tuple[str, ...]:
     """What a reader has to know before believing the numbers."""
-    cautions = list(records.damaged)
+    cautions = [*records.damaged, *_cautions_of_setting(records.experiment)]
     if records.experiment.protocol == "paper":
         cautions.append(
             "protocol paper: no images were held out, so the TEST images rank the arms; the best arm's number is "
@@ -127,3 +128,17 @@ def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_la
             f"{len(records.runs) - num_latest} runs repeat an arm and seed under another key; the last one counts"
         )
     return tuple(cautions)
+
+
+def _cautions_of_setting(experiment: Experiment) -> list[str]:
+    """What the file itself decides about the numbers."""
+    cautions = []
+    data_seed = experiment.config.get("data_seed")
+    if data_seed is not None and len(experiment.seeds) > 1:
+        cautions.append(
+            f"all seeds share the order of the data and its augmentation (data_seed: {data_seed}), so the intervals "
+            "leave out what these vary"
+        )
+    if experiment.config.get("store") == "float16":
+        cautions.append("the teacher's targets were stored in float16, so students learned from rounded ones")
+    return cautions

@@ -157,6 +157,17 @@ def test_the_protocol_of_the_paper_ranks_on_test_and_says_so(sweep):
     assert answer.best.over_alone.difference == pytest.approx(2.3, abs=0.05)
 
 
+def test_what_seeds_share_and_what_was_rounded_is_said(sweep):
+    sweep.details["config"] = {"data_seed": 7, "store": "float16", "search": {"seed": {"grid": [0, 1, 2]}}}
+    _complete(sweep)
+    cautions = compare(sweep.save()).cautions
+    assert any("share the order of the data and its augmentation (data_seed: 7)" in caution for caution in cautions)
+    assert any("stored in float16" in caution for caution in cautions)
+    sweep.details["config"] = {"data_seed": None, "store": "exact", "search": {"seed": {"grid": [0, 1, 2]}}}
+    cautions = compare(sweep.save()).cautions
+    assert not any("data_seed" in caution or "float16" in caution for caution in cautions)
+
+
 def test_a_metric_that_falls_is_ranked_downwards(sweep):
     sweep.details |= {"metric": "val/loss", "mode": "min"}
     for seed in range(3):
