@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
+# Small tensors gain nothing from a second thread, and two processes of two threads each on two cores collapse.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A process that a shell starts in the background inherits SIGINT ignored; tests of interrupts need Python's handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
