@@ -58,7 +58,8 @@ def prepare(job: Job, host: Host) -> Preparation:
     """
     config = job.config
     assembly = assemble(_with_stored_teacher(config))
-    data = assembly.dataset.load()
+    # A trial looks at a few images; those behind a URI stay where they are.
+    data = assembly.dataset.survey() if job.role == "trial" else assembly.dataset.load()
     loaders = _loaders(config, data, host, teacher=job.role == "teacher")
     teacher, teacher_result = _teacher(job, assembly, host)
     student = assembly.student.to(host.device)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from pathlib import Path
+
+from distill.file_lock import try_lock
 
 
 class FileLock:
@@ -25,12 +25,9 @@ class FileLock:
         """Take the lock without waiting; return whether it is ours."""
         # O_CLOEXEC is Python's default: a child process must not keep the lock alive.
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                os.close(file)
-                return False
+        if not try_lock(file):
+            os.close(file)
+            return False
         self._file = file
         return True
 

@@ -149,6 +149,10 @@ def test_each_batch_asks_the_teacher_once():
     assert len(calls) == 1
 
 
-def test_a_teacher_that_nothing_watches_says_so():
-    with pytest.raises(RuntimeError, match="Distiller"):
-        Teacher(nn.Linear(2, 2), TASK)(torch.zeros(1, 2))
+def test_a_teacher_that_nothing_watches_gives_its_logits_alone():
+    teacher = Teacher(nn.Linear(2, 2), TASK)
+    [(name, logits)] = teacher(torch.ones(1, 2)).items()
+    assert name == OUTPUT
+    assert torch.equal(logits, teacher.model(torch.ones(1, 2)))
+    with pytest.raises(ValueError, match=r"no taps of this reader: layer1; it has \[\]"):
+        teacher(torch.ones(1, 2), only={"layer1"})

@@ -129,11 +129,12 @@ def test_another_configuration_under_the_same_name_is_refused_by_its_keys(root):
         sweep(experiment(root, "train.epochs=3"), resume=True, address=None, dry_run=False)
 
 
-def test_two_workers_train_one_run_each_nested_in_a_trial(ray_cluster, tmp_path):
+def test_two_workers_train_one_run_each_nested_in_a_trial(root):
+    """The teacher is the one that is there already."""
     settings = ["name=two", "run.workers=2", "search.seed.grid=[0]", "search.paths.sets=[[attention]]"]
     settings += ["search.aggregator.grid=[{use: Adaptive}]"]
-    assert sweep(experiment(tmp_path, *settings), resume=False, address=None, dry_run=False) == 0
-    ended = {record["arm"]: record["result"] for record in records(tmp_path, "two")}
+    assert sweep(experiment(root, *settings), resume=False, address=None, dry_run=False) == 0
+    ended = {record["arm"]: record["result"] for record in records(root, "two")}
     assert len(ended) == 2
     assert all(result["status"] == "finished" for result in ended.values())
     assert all(result["test"]["accuracy"] >= 0 for result in ended.values())

@@ -128,6 +128,7 @@ def test_a_run_where_an_environment_names_a_cluster_is_the_cluster_s(tmp_path, m
         raise ConnectionError("nobody is there")
 
     monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests share a cluster
     with pytest.raises(ValueError, match=r"cannot reach a Ray cluster at 127\.0\.0\.1:1"):
         train(load(FILE, [*SETTINGS, f"run.storage={tmp_path}"]), resume=False, address=None)
     assert asked == ["127.0.0.1:1"]

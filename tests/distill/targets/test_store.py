@@ -1,17 +1,16 @@
 """What the store promises: nothing stale, torn or damaged is ever used, and several may write."""
 
 import logging
-import multiprocessing
 import os
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pyarrow import fs
-from target_scene import Scene, all_paths
+from store_writer import fill_once, server, write_for_ever
+from target_scene import all_paths
 
 from distill.data.transforms import RandomCrop
 from distill.identity import state_digest
@@ -180,22 +179,8 @@ def test_the_folders_that_were_used_least_recently_make_room(scene):
     assert sorted(scene.shards.folders()) == sorted([oldest, newest])
 
 
-def _server():
-    """Return what forks processes that have imported everything; a fork of this one would inherit torch's threads."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def fill_once(root, source, barrier):
-    scene = Scene(LocalShards(root), source)
-    barrier.wait()
-    mapped, _ = open_all(scene)
-    assert mapped is not None
-
-
 def test_several_writers_at_once_leave_a_whole_store(scene):
-    context = _server()
+    context = server()
     barrier = context.Barrier(3)
     writers = [context.Process(target=fill_once, args=(scene.shards.root, scene.source, barrier)) for _ in range(3)]
     for writer in writers:
@@ -207,17 +192,8 @@ def test_several_writers_at_once_leave_a_whole_store(scene):
     assert not list(scene.shards.root.rglob("*.part"))
 
 
-def write_for_ever(root, begun):
-    shards = LocalShards(Path(root))
-    number = 0
-    while True:
-        shards.put("t/c", f"{'0' * 32}.{number:05d}-of-{number + 1:05d}", encode([torch.randn(50, 100)], {"n": number}))
-        begun.set()  # the first one takes longer
-        number += 1
-
-
 def test_a_writer_killed_at_any_moment_leaves_only_whole_shards(tmp_path):
-    context = _server()
+    context = server()
     for attempt in range(15):
         begun = context.Event()
         writer = context.Process(target=write_for_ever, args=(tmp_path, begun))
