@@ -8,6 +8,7 @@ Twelve interleaved rounds take about two minutes on two cores. ``benchmarks/READ
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -90,9 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         channels_last=not options.torch_layout,
     )
     steps, left_out = make_variants(bench, options.sets)
-    seconds = timing.interleave(steps, rounds=options.rounds, warmup=options.warmup, device=bench.device)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    seconds = timing.interleave(steps, rounds=options.rounds, warmup=options.warmup, device=bench.device, clock=clock)
     ratios = summarise(seconds)
-    setting = {**{key: str(value) for key, value in asdict(bench).items()}, **timing.machine(bench.device)}
+    setting = {
+        "clock": clock.__name__,
+        **{key: str(value) for key, value in asdict(bench).items()},
+        **timing.machine(bench.device),
+    }
     print(", ".join(f"{key} {value}" for key, value in setting.items()))
     for name, values in seconds.items():
         print(f"{name:32} {1e3 * sorted(values)[len(values) // 2]:8.1f} ms")
@@ -117,6 +123,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="the path sets to time")
     parser.add_argument("--rounds", type=int, default=12, help="interleaved rounds")
     parser.add_argument("--warmup", type=int, default=2, help="runs of each variant before the rounds")
+    parser.add_argument("--cpu-time", action="store_true", help="this process's CPU time; with --threads 1")
     parser.add_argument("--json", type=Path, help="where to save every round's seconds and the ratios")
     return parser.parse_args(arguments)
 

@@ -37,7 +37,12 @@ class Ratio:
 
 
 def interleave(
-    variants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int, device: torch.device
+    variants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Seconds:
     """Run every variant once a round, in turns, and return how long each run took on ``device``.
 
@@ -48,6 +53,7 @@ def interleave(
         rounds: how many runs of each count.
         warmup: how many runs of each come first and do not count.
         device: is waited for at both ends of a run.
+        clock: gives seconds; ``time.process_time``, on one thread, does not count what other processes use.
     """
     for run in variants.values():
         for _ in range(warmup):
@@ -57,10 +63,10 @@ def interleave(
         order = list(variants.items())
         for name, run in order if number % 2 == 0 else reversed(order):
             _wait(device)
-            started = time.perf_counter()
+            started = clock()
             run()
             _wait(device)
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return seconds
 
 

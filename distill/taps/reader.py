@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill.taps.tap import OUTPUT, Tap
@@ -125,5 +126,6 @@ class _Enough(BaseException):
 
 
 def _version(tensor: Tensor) -> int:
-    # Tensors made in inference mode do not count their changes.
-    return 0 if tensor.is_inference() else tensor._version
+    # Tensors made in inference mode do not count their changes; nor do those that torch.compile traces, where the
+    # probe alone refuses what is overwritten in place.
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version

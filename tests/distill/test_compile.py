@@ -1,0 +1,57 @@
+"""A distiller is one graph for torch.compile, traced once: hooks, paths and aggregator break nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from distill.aggregators import Adaptive
+from distill.batch import Batch
+from distill.distiller import Distiller
+from distill.models import ResNet8
+from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, SoftmaxRegression, SoftTarget
+from distill.tasks import Classification
+from distill.teacher import Teacher
+
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+BATCH = Batch(IMAGES, torch.arange(4), torch.arange(4))
+
+
+def make() -> tuple[Distiller, dict[str, Any]]:
+    torch.manual_seed(0)
+    task = Classification()
+    teacher = Teacher(ResNet8(num_classes=4, width=16), task)
+    paths = [SoftTarget(), Logits(), AttentionTransfer(), NSTGram(), FeatureMap(), SoftmaxRegression()]
+    named = {type(path).__name__: path for path in paths}
+    distiller = Distiller(ResNet8(num_classes=4, width=8), teacher, named, Adaptive(), task, sample=IMAGES[:2])
+    return distiller.train(), distiller.targets(teacher(IMAGES))
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_distiller_compiles_to_one_graph_once_and_computes_the_same():
+    distiller, targets = make()
+    other, _ = make()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(other, backend=counter, fullgraph=True)
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        wanted, found = distiller(BATCH, targets, progress), compiled(BATCH, targets, progress)
+        for value, expected in zip(found, wanted, strict=True):
+            torch.testing.assert_close(value, expected)
+        for module, step in ((distiller, wanted), (other, found)):
+            module.zero_grad()
+            step.total.backward()
+    assert counter.frame_count == 1
+    for value, expected in zip(other.parameters(), distiller.parameters(), strict=True):
+        torch.testing.assert_close(value.grad, expected.grad, rtol=1e-4, atol=1e-6)
+    for value, expected in zip(other.buffers(), distiller.buffers(), strict=True):
+        torch.testing.assert_close(value, expected)
