@@ -78,8 +78,8 @@ class FiniteCheck:
             return flag, None
         pinned = torch.empty((), dtype=torch.bool, pin_memory=True)
         pinned.copy_(flag, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
         return pinned, event
 
     def _look(self, batch: _Waiting) -> None:

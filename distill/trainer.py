@@ -6,10 +6,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from distill.counter_random import derive_seed
 from distill.data import Loader
 from distill.distiller import Distiller, Step
 from distill.evaluate import evaluate
+from distill.finite_check import FiniteCheck
 from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
 from distill.random_state import random_state, set_random_state
@@ -45,6 +45,7 @@ class Recipe:
         log_every: optimiser steps between two rows of the trajectory.
         checkpoint_every: epochs between two checkpoints; the last epoch always makes one.
         seed: seeds dropout and whatever else draws from torch's generators.
+        compile: whether ``torch.compile`` makes one graph of student, paths and aggregator.
     """
 
     epochs: int
@@ -56,6 +57,7 @@ class Recipe:
     log_every: int = 10
     checkpoint_every: int = 1
     seed: int = 0
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,6 @@ class Loaders:
     train: Loader
     validation: Loader | None
     test: Loader
-
-
-class NonFiniteLossError(ArithmeticError):
-    """A loss became NaN or infinite; the message names path and step."""
 
 
 class Trainer:
@@ -125,9 +123,12 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.validation: dict[str, float] | None = None
-        self._module = host.prepare(distiller, find_unused_parameters=self._has_unused_parameters())
+        prepared = host.prepare(distiller, find_unused_parameters=self._has_unused_parameters())
+        self._module: Any = torch.compile(prepared) if recipe.compile else prepared
+        self._distributed = prepared if isinstance(prepared, nn.parallel.DistributedDataParallel) else None
         torch.manual_seed(derive_seed(recipe.seed, "training", host.rank))
         self._teacher_validation: list[Tensor] | None = None
+        self._finite = FiniteCheck(distiller.layer_keys, host.device, rank=host.rank)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, or until the host asks to stop; then evaluate once on the test split.
@@ -137,7 +138,7 @@ class Trainer:
             finished run only), and the numbers of parameters.
 
         Raises:
-            NonFiniteLossError: a loss is NaN or infinite.
+            distill.finite_check.NonFiniteLossError: a loss is NaN or infinite.
         """
         self._teacher_validation = self.targets.predictions(self.loaders.validation)
         status = "finished"
@@ -175,6 +176,7 @@ class Trainer:
             step = self._train_step([next(batches) for _ in range(self.recipe.accumulate)], progress)
             recorder.add(self.step, progress, step)
             self.step += 1
+        self._finite.finish()
         return recorder.finish(self.trajectory, self.epoch + 1)
 
     def _train_step(self, batches: Sequence[Batch], progress: float) -> Step:
@@ -184,7 +186,7 @@ class Trainer:
         for number, batch in enumerate(batches, start=1):
             with self._gradient_sync(number == len(batches)):
                 step = self._losses(batch, progress)
-                self._check_finite(step)
+                self._finite.add(step, step=self.step, epoch=self.epoch + 1)
                 (step.total / len(batches)).backward()  # type: ignore[no-untyped-call]
             steps.append(Step(*(value.detach() for value in step)))
         if self.recipe.clip_norm is not None:
@@ -196,27 +198,16 @@ class Trainer:
         return Step(*(torch.stack(values).mean(0) for values in zip(*steps, strict=True)))
 
     def _losses(self, batch: Batch, progress: float) -> Step:
-        step: Step = self._module(batch, self.targets.targets(batch), progress)
+        # Without what it brought along, so that a compiled module sees batches of one kind, stored targets or not.
+        step: Step = self._module(replace(batch, targets={}), self.targets.targets(batch), progress)
         return step
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Let DDP reduce gradients only with the last of the accumulated batches."""
-        if last or not isinstance(self._module, nn.parallel.DistributedDataParallel):
+        if last or self._distributed is None:
             return contextlib.nullcontext()
-        synchronised: contextlib.AbstractContextManager[None] = self._module.no_sync()
+        synchronised: contextlib.AbstractContextManager[None] = self._distributed.no_sync()
         return synchronised
-
-    def _check_finite(self, step: Step) -> None:
-        if torch.isfinite(step.total):
-            return
-        values = torch.cat([step.task.detach().reshape(1), step.layers.detach()]).tolist()
-        names = ["the task", *(f"path {key}" for key in self.distiller.layer_keys)]
-        guilty = [f"{name} is {value}" for name, value in zip(names, values, strict=True) if not np.isfinite(value)]
-        weights = dict(zip(self.distiller.layer_keys, step.weights.tolist(), strict=True))
-        cause = "; ".join(guilty) or f"every loss is finite, but the weights are {weights}"
-        raise NonFiniteLossError(
-            f"the loss is not finite at step {self.step} (epoch {self.epoch + 1}, rank {self.host.rank}): {cause}"
-        )
 
     def _clipped_parameters(self) -> list[nn.Parameter]:
         return [*self.distiller.student.parameters(), *self.distiller.paths.parameters()]

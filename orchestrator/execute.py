@@ -84,6 +84,7 @@ def _recipe(config: Mapping[str, Any]) -> Recipe:
         log_every=train["log_every"],
         checkpoint_every=train["checkpoint_every"],
         seed=derive_seed(config["seed"], "recipe"),
+        compile=train["compile"],
     )
 
 

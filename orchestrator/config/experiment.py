@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
+from distill.schema import REQUIRED
 from orchestrator.config.document import Document
 from orchestrator.config.labels import flat
 from orchestrator.config.search import Search
@@ -15,6 +16,10 @@ from orchestrator.config.sections import ModelSection, RunOptions, Spec, Teacher
 
 OPERATIONAL = ("storage", "tracking_uri", "max_concurrent", "max_failures", "num_arms", "store_gib")
 """Keys of ``run`` that leave every result as it is; they may change between an attempt and its ``--resume``."""
+
+LATER: Mapping[str, Any] = {"views": None, "compile": False}
+"""Options of ``train`` that came later, with their defaults: they count where they differ, so that results keep their
+hash."""
 
 ROUNDED = "float16"
 """The way to store targets that rounds them; the others leave every result as it is."""
@@ -127,9 +132,8 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity = {key: value for key, value in config.items() if key not in ("name", "store")}
     if config.get("store") == ROUNDED:
         identity["store"] = ROUNDED
-    if "train" in identity:  # an option that came later counts where it is set: earlier results keep their hash
-        train = config["train"]
-        identity["train"] = {key: value for key, value in train.items() if key != "views" or value is not None}
+    if "train" in identity:
+        identity["train"] = {key: value for key, value in config["train"].items() if LATER.get(key, REQUIRED) != value}
     if "run" in identity:
         identity["run"] = {key: value for key, value in config["run"].items() if key not in OPERATIONAL}
     return identity

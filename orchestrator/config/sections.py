@@ -52,6 +52,8 @@ class TrainOptions:
         eval_batch_size: images a worker evaluates at once.
         checkpoint_every: epochs between two checkpoints.
         views: number of augmentations of each image, which the epochs show in turn; ``None``: a new one each epoch.
+        compile: whether ``torch.compile`` makes one graph of student, paths and aggregator; worth its minutes in long
+            trainings.
     """
 
     epochs: Count
@@ -67,6 +69,7 @@ class TrainOptions:
     eval_batch_size: Count = 256
     checkpoint_every: Count = 1
     views: Count | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)

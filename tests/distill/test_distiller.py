@@ -8,6 +8,7 @@ from distill.distiller import Distiller
 from distill.models import ResNet8, ResNet20
 from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, SoftmaxRegression, SoftTarget
 from distill.paths.base import LogitPath
+from distill.taps import OUTPUT
 from distill.tasks import Classification
 from distill.teacher import Teacher
 

@@ -18,10 +18,11 @@ def step(task=1.0, layers=(1.0, 1.0), weights=(1.0, 1.0)):
 @pytest.mark.parametrize("delay", [0, 1, 2, 5])
 def test_it_is_found_after_so_many_batches_and_named_by_its_own_step(delay):
     check = FiniteCheck(["kd.logits", "at.layer1"], CPU, rank=3, delay=delay)
-    check.add(step(), step=0, epoch=1)
+    batches = [step(), step(layers=(1.0, float("nan"))), *(step() for _ in range(delay))]
+    for number, losses in enumerate(batches[:-1]):
+        check.add(losses, step=number, epoch=1)
     with pytest.raises(NonFiniteLossError, match=r"step 1 \(epoch 1, rank 3\): path at\.layer1 is nan$"):
-        for number in range(1, 2 + delay):
-            check.add(step(layers=(1.0, float("nan"))) if number == 1 else step(), step=number, epoch=1)
+        check.add(batches[-1], step=len(batches) - 1, epoch=1)
 
 
 def test_the_end_of_an_epoch_looks_at_what_waits():

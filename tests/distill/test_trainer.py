@@ -8,6 +8,7 @@ from torch import nn
 from distill.aggregators import Adaptive, Equal, LogSum
 from distill.checkpoint import CheckpointError, Checkpoints
 from distill.distiller import Distiller
+from distill.finite_check import NonFiniteLossError
 from distill.host import LocalHost
 from distill.models import ResNet8, ResNet20
 from distill.optimization import optimizer_maker, scheduler_maker
@@ -15,7 +16,7 @@ from distill.paths import AttentionTransfer, SoftTarget
 from distill.paths.base import LogitPath
 from distill.tasks import Classification
 from distill.teacher import Teacher
-from distill.trainer import Loaders, NonFiniteLossError, Recipe, Trainer
+from distill.trainer import Loaders, Recipe, Trainer
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -222,3 +223,22 @@ def test_without_validation_there_are_no_validation_metrics(make_loader):
     assert result["validation"] is None
     assert not any(name.startswith("val/") for name in trainer.host.history[0])
     assert result["test"]["accuracy"] >= 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, monkeypatch):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    plain, compiled = (
+        make_trainer(make_loader),
+        make_trainer(make_loader, recipe=dataclasses.replace(RECIPE, compile=True)),
+    )
+    plain.run()
+    compiled.run()
+    torch._dynamo.reset()
+    assert counter.frame_count == 1
+    for name, value in plain.distiller.state_dict().items():
+        torch.testing.assert_close(compiled.distiller.state_dict()[name], value, rtol=1e-3, atol=1e-4)
