@@ -16,7 +16,7 @@ from distill.targets.shard import encode
 def server():
     """Return what forks processes that have imported everything; a fork of this one would inherit torch's threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["store_writer"])
+    context.set_forkserver_preload(["distill.targets", "distill.models", "pandas"])  # pyarrow looks for the last one
     return context
 
 
@@ -39,6 +39,3 @@ def write_for_ever(root, begun):
     while True:
         shards.put("t/c", f"{'0' * 32}.{number:05d}-of-{number + 1:05d}", encode([torch.randn(50, 100)], {"n": number}))
         number += 1
-
-
-encode([torch.zeros(1)], {})  # pyarrow imports more when it is first used: once here, not in each process
