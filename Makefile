@@ -20,9 +20,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install       ## what a step costs: ratios within one run, JSON in outputs/bench
-	$(BIN)/python -m benchmarks.step --json outputs/bench/step.json
-	$(BIN)/python -m benchmarks.paths --json outputs/bench/paths.json
+bench: install       ## what a step, a sweep, orchestration, tracking and scale cost: ratios within one run, JSON in outputs/bench
+	for each in step paths tracking orchestration sweep scale; do \
+		$(BIN)/python -m benchmarks.$$each --json outputs/bench/$$each.json || exit 1; done
 
 install: $(INSTALLED)
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.workbench import NUM_BATCHES, Workbench, sgd
+from distill import paths
 from distill.aggregators import Equal
 from distill.distiller import Distiller
+from distill.identity import state_digest
 from distill.optimization import parameter_groups
-from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, Path, SoftmaxRegression, SoftTarget
+from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, SoftmaxRegression, SoftTarget
+from distill.targets import LocalShards, StoredTargets, TargetSource, TargetStore
 from distill.tasks import Classification
 from distill.teacher import Teacher
 
 Step = Callable[[], None]
 
-PATHS: dict[str, type[Path]] = {
+PATHS: dict[str, type[paths.Path]] = {
     "ST": SoftTarget,
     "Logits": Logits,
     "AT": AttentionTransfer,
@@ -88,6 +92,33 @@ def at_hand(bench: Workbench, names: Sequence[str]) -> Step:
 
     def step() -> None:
         loss = distiller(next(batches), next(targets)).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        distiller.aggregator.after_step()
+
+    return step
+
+
+def stored(bench: Workbench, names: Sequence[str], folder: Path) -> Step:
+    """Make our step with targets read from the target store on disk, exact to the last bit.
+
+    Args:
+        bench: models and data.
+        names: of the paths.
+        folder: of the store; it is filled here.
+    """
+    distiller, teacher = _distiller(bench, names)
+    optimizer = sgd(parameter_groups(distiller))
+    loader = bench.loader(channels_last=bench.channels_last)
+    store = StoredTargets(TargetStore(LocalShards(folder), state_digest(teacher.model)), teacher, "random images")
+    source = TargetSource(distiller, teacher, store, names)
+    mapped = source.open(loader, 0)
+    batches = itertools.chain.from_iterable(loader.epoch(0, mapped) for _ in itertools.count())
+
+    def step() -> None:
+        batch = next(batches)
+        loss = distiller(batch, source.targets(batch)).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

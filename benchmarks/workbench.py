@@ -54,7 +54,13 @@ class Workbench:
 
     def batches(self, *, channels_last: bool) -> Iterator[Batch]:
         """Give the same few batches again and again, gathered and normalised each time anew."""
-        loader = Loader(
+        loader = self.loader(channels_last=channels_last)
+        while True:
+            yield from loader.epoch(0)
+
+    def loader(self, *, channels_last: bool) -> Loader:
+        """Return what gives these batches."""
+        return Loader(
             self._data(),
             batch_size=self.batch,
             mean=(0.5, 0.5, 0.5),
@@ -64,8 +70,6 @@ class Workbench:
             device=self.device,
             channels_last=channels_last,
         )
-        while True:
-            yield from loader.epoch(0)
 
     def autocast(self) -> torch.autocast:
         """Return the context of a forward pass."""

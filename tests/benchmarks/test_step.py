@@ -45,13 +45,13 @@ LIMITS = {"ST": 1.3, "AT": 1.4, "FeatureMap": 1.45, "NST": 2.0}
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_step_with_targets_at_hand_costs_little_more_than_the_plain_one(name):
+def test_a_step_with_stored_targets_costs_little_more_than_the_plain_one(name, tmp_path):
     bench = Workbench(batch=32)
-    ratio = ratio_of_cpu_times(variants.at_hand(bench, (name,)), variants.plain(bench, channels_last=True))
+    ratio = ratio_of_cpu_times(variants.stored(bench, (name,), tmp_path), variants.plain(bench, channels_last=True))
     assert ratio < LIMITS[name], f"{name} costs {ratio:.2f} plain steps"
 
 
-def test_the_plain_step_and_ours_without_weight_on_the_paths_learn_the_same(monkeypatch):
+def test_the_plain_step_and_ours_without_weight_on_the_paths_learn_the_same(monkeypatch, tmp_path):
     """All variants train the same student on the same batches: else their times would say nothing."""
     bench, losses = Workbench(batch=4, size=8, width=8, teacher_width=8), {}
     cross_entropy = torch.nn.functional.cross_entropy
@@ -60,6 +60,7 @@ def test_the_plain_step_and_ours_without_weight_on_the_paths_learn_the_same(monk
         "by hand": variants.by_hand(bench, ()),
         "at hand": variants.at_hand(bench, ("ST",)),
         "live": variants.live(bench, ("ST",)),
+        "stored": variants.stored(bench, ("ST",), tmp_path),
     }.items():
         seen = losses.setdefault(name, [])
 
@@ -72,9 +73,10 @@ def test_the_plain_step_and_ours_without_weight_on_the_paths_learn_the_same(monk
             run()
             run()
     firsts = [float(values[0].detach()) for values in losses.values()]
-    assert firsts == pytest.approx([firsts[0]] * 4, rel=1e-5)
+    assert firsts == pytest.approx([firsts[0]] * 5, rel=1e-5)
     assert float(losses["plain"][1].detach()) == pytest.approx(float(losses["by hand"][1].detach()), rel=1e-4)
     assert float(losses["at hand"][1].detach()) == pytest.approx(float(losses["live"][1].detach()), rel=1e-5)
+    assert float(losses["stored"][1].detach()) == pytest.approx(float(losses["live"][1].detach()), rel=1e-5)
     assert float(losses["at hand"][1].detach()) != pytest.approx(float(losses["plain"][1].detach()), rel=1e-4)
 
 
@@ -83,7 +85,7 @@ def test_step_prints_and_saves_ratios(tmp_path, capsys):
     sizes = ["--batch", "4", "--size", "8", "--width", "8", "--teacher-width", "8"]
     step.main([*sizes, "--sets", "ST", "four", "--rounds", "3", "--warmup", "1", "--json", str(file)])
     printed, saved = capsys.readouterr().out, json.loads(file.read_text())
-    assert {"plain", "at hand: four", "live: ST", "by hand: four"} <= set(saved["seconds"])
+    assert {"plain", "at hand: four", "stored: four", "live: ST", "by hand: four"} <= set(saved["seconds"])
     assert all(len(values) == 3 for values in saved["seconds"].values())
     ratio = saved["ratios"]["at hand: four / plain"]
     pairs = zip(saved["seconds"]["at hand: four"], saved["seconds"]["plain"], strict=True)
