@@ -140,7 +140,7 @@ def _resources(run: RunOptions) -> dict[str, Any]:
     return {
         "workers": run.workers,
         "cpus": run.workers * run.cpus_per_worker,
-        "gpus": run.workers * run.gpus_per_worker,
+        "gpus": run.gpus_per_worker if run.gpus_per_worker == "auto" else run.workers * run.gpus_per_worker,
         "max_concurrent": run.max_concurrent,
     }
 
@@ -148,5 +148,7 @@ def _resources(run: RunOptions) -> dict[str, Any]:
 def _resource_words(run: RunOptions) -> str:
     workers = "1 worker" if run.workers == 1 else f"{run.workers} workers"
     gpus = f" and {scalar(run.gpus_per_worker)} GPU" if run.gpus_per_worker else ""
+    if run.gpus_per_worker == "auto":
+        gpus = " and as much of a GPU as it is seen to need"
     at_once = f"; at most {run.max_concurrent} at a time" if run.max_concurrent else "; as many at a time as fit"
     return f"{workers} with {run.cpus_per_worker} CPU{gpus}{' each' if run.workers > 1 else ''}{at_once}"

@@ -17,6 +17,7 @@ from orchestrator.config.refusal import refusal
 from orchestrator.demand import Demand
 from orchestrator.description import describe
 from orchestrator.execute import execute
+from orchestrator.gpu_share import Memory, find_demand
 from orchestrator.job import Job
 from orchestrator.lock import lock
 from orchestrator.no_arms import NoArms
@@ -26,7 +27,7 @@ from orchestrator.progress import Progress
 from orchestrator.run_listener import RunListener
 from orchestrator.say import say
 from orchestrator.session import Session
-from orchestrator.store import StorePlan, expected_runs, fill_jobs, plan_store
+from orchestrator.store import StorePlan, expected_runs, fill_jobs, group_runs, plan_store
 from orchestrator.store.on_cluster import ClusterWork
 from orchestrator.teachers import prepare_teachers, teacher_branches
 from orchestrator.teaching import teacher_directory
@@ -71,11 +72,12 @@ def sweep(experiment: Experiment, *, resume: bool, address: str | None, dry_run:
 def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: SweepLog, *, address: str | None) -> int:
     """Run what has not ended yet; return how many runs of this session failed."""
     run = experiment.run
-    demand = Demand(run.workers, int(run.cpus_per_worker), run.gpus_per_worker)
     session = Session(outputs, mirror)
     with Cluster(address, with_dashboard=run.workers > 1) as cluster:
         cluster.check_storage(outputs.root.uri)
-        demand.check_fits(cluster.node_groups())
+        groups = cluster.node_groups()
+        demand = find_demand(run, groups, measure=partial(_measure_memory, design), say=say)
+        demand.check_fits(groups)
         source = ArmSource(design, design.proposer(), limit=run.num_arms, on_new=outputs.proposed)
         first = [*design.controls(), *(each for arm in outputs.past_arms() for each in source.resume(arm))]
         teachers = prepare_teachers(
@@ -109,6 +111,12 @@ def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: Sweep
                 past=past,
             )
     return session.num_failed
+
+
+def _measure_memory(design: Design) -> list[Memory]:
+    """See what one run of each kind, with all of its group's paths, takes of a GPU."""
+    kinds = {group.shape: group.config for group in group_runs(expected_runs(design))}
+    return ClusterWork(Demand(gpus_per_worker=1)).measure_memory(list(kinds.values()))
 
 
 def _store_targets(

@@ -17,6 +17,7 @@ from orchestrator.demand import Demand
 from orchestrator.description import describe
 from orchestrator.execute import execute
 from orchestrator.failure_reason import failure_reason
+from orchestrator.gpu_share import Memory, find_demand
 from orchestrator.job import Job
 from orchestrator.lock import lock
 from orchestrator.outputs import Outputs
@@ -75,17 +76,23 @@ def run_with_host(
 ) -> dict[str, Any]:
     """Call ``work`` with what runs a job: this process, or a cluster that is up for as long."""
     run = experiment.run
-    demand = Demand(run.workers, int(run.cpus_per_worker), run.gpus_per_worker)
     address = address or os.environ.get("RAY_ADDRESS")
     if run.workers == 1 and address is None:
-        torch.set_num_threads(demand.cpus_per_worker)
+        torch.set_num_threads(int(run.cpus_per_worker))
         return work(_run_here)
     from orchestrator.cluster import Cluster
 
     with Cluster(address, with_dashboard=run.workers > 1) as cluster:
         cluster.check_storage(Outputs(run.storage, experiment.name).root.uri)
-        demand.check_fits(cluster.node_groups())
+        groups = cluster.node_groups()
+        demand = find_demand(run, groups, measure=_whole_gpu, say=say)
+        demand.check_fits(groups)
         return work(partial(_run_on_cluster, demand=demand, max_failures=run.max_failures))
+
+
+def _whole_gpu() -> list[Memory]:
+    """A single run need not share: it gets a GPU for itself."""
+    return [(1, 1)]
 
 
 def _train(planned: PlannedRun, outputs: Outputs, mirror: SweepLog, run_job: RunJob) -> dict[str, Any]:

@@ -122,7 +122,8 @@ class RunOptions:
         mode: whether more of it is better.
         workers: workers a run.
         cpus_per_worker: CPU cores that a worker uses.
-        gpus_per_worker: GPUs, or a share of one, that a worker uses.
+        gpus_per_worker: GPUs, or a share of one, that a worker uses; ``auto``: the share that one run was seen to need,
+            and nothing where there is no GPU.
         max_concurrent: most runs at a time; ``None``: as many as fit.
         num_arms: number of arms to propose, where the search samples; ``None``: all arms of the grid.
         searcher: what proposes arms where the search samples.
@@ -137,7 +138,7 @@ class RunOptions:
     mode: Literal["max", "min"] = "max"
     workers: Count = 1
     cpus_per_worker: Count = 1
-    gpus_per_worker: Annotated[float, at_least(0)] = 0.0
+    gpus_per_worker: Annotated[float, at_least(0)] | Literal["auto"] = 0.0
     max_concurrent: Count | None = None
     num_arms: Count | None = None
     searcher: Literal["random", "optuna"] = "random"

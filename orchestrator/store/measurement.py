@@ -62,7 +62,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
     Returns:
         A :class:`Measurement` as plain data.
     """
-    prepared = prepare(Job(config=_untaught(config), config_hash="", directory="", role="trial"), host)
+    prepared = prepare(Job(config=untaught(config), config_hash="", directory="", role="trial"), host)
     loader = prepared.loaders.train
     assert prepared.teacher is not None
     rows = loader.batch_size if host.device.type == "cuda" else min(loader.batch_size, _ROWS_ON_CPU)
@@ -91,7 +91,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
     ).plain()
 
 
-def _untaught(config: Mapping[str, Any]) -> dict[str, Any]:
+def untaught(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose models need no weights."""
     fresh = {"weights": None, "checkpoint": None}
     return {**config, "student": {**config["student"], **fresh}, "teacher": {**config["teacher"], **fresh}}

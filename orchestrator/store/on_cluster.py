@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.demand import Demand
+from orchestrator.gpu_share import Memory, measure_memory
 from orchestrator.hosts.filling_host import FillingHost
 from orchestrator.store.filling import FillJob, fill
 from orchestrator.store.measurement import measure
@@ -34,6 +35,14 @@ class ClusterWork:
 
         measured: Mapping[str, Any] = ray.get(self._task(_measure).remote(config, self._demand))
         return measured
+
+    def measure_memory(self, configs: Sequence[Mapping[str, Any]]) -> list[Memory]:
+        """See what runs take of a GPU; see :func:`orchestrator.gpu_share.measure_memory`."""
+        import ray
+
+        task = self._task(_measure_memory)
+        found: list[Memory] = ray.get([task.options(max_calls=1).remote(config, self._demand) for config in configs])
+        return found
 
     def fill(self, jobs: Sequence[FillJob], say: Callable[[str], None]) -> None:
         """Fill the store in parallel and say how far it is.
@@ -112,6 +121,10 @@ def _cancelled_at_exit(waiting: Mapping[Any, FillJob]) -> Iterator[None]:
 
 def _measure(config: Mapping[str, Any], demand: Demand) -> dict[str, Any]:
     return measure(config, FillingHost(cpus_per_worker=demand.cpus_per_worker, workers=demand.workers))
+
+
+def _measure_memory(config: Mapping[str, Any], demand: Demand) -> Memory:
+    return measure_memory(config, FillingHost(cpus_per_worker=demand.cpus_per_worker, workers=demand.workers))
 
 
 def _fill(payload: Mapping[str, Any], demand: Demand) -> int:
