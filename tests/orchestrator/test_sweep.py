@@ -129,6 +129,7 @@ def test_another_configuration_under_the_same_name_is_refused_by_its_keys(root):
         sweep(experiment(root, "train.epochs=3"), resume=True, address=None, dry_run=False)
 
 
+@pytest.mark.slow
 def test_two_workers_train_one_run_each_nested_in_a_trial(root):
     """The teacher is the one that is there already."""
     settings = ["name=two", "run.workers=2", "search.seed.grid=[0]", "search.paths.sets=[[attention]]"]

@@ -151,6 +151,7 @@ def test_a_sweep_with_controls_a_stopped_arm_and_a_finished_one(sweep, tmp_path)
     assert {note["cwd"] for note in seen} == {str(Path.cwd())}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_failing_runs_are_recorded_with_their_reason_and_the_sweep_goes_on(sweep, tmp_path):
     keys = ("error", "configuration", "nan", "reborn", "dead", "well")

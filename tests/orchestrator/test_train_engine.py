@@ -21,7 +21,6 @@ def payload(tmp_path) -> dict[str, Any]:
     return {"key": "run", "notes": str(tmp_path), "epochs": 3, "level": 1.0}
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 def test_two_workers_report_in_order_and_return_rank_0_s_result(ray_cluster, payload, tmp_path, monkeypatch):
     """The first attempt dies on one rank, so that the same run shows that a group is started again."""
