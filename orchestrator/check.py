@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from distill.build import build
 from distill.data.base import Dataset
@@ -29,6 +30,7 @@ def make_plan(experiment: Experiment) -> Plan:
     """
     branches = build_branches(experiment)
     design = Design(experiment)
+    torch.set_num_threads(int(experiment.run.cpus_per_worker))  # what is measured is a run's speed
     effects, undecidable = _effects(design)
     return Plan(
         design=design,

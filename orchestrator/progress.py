@@ -11,6 +11,8 @@ from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
+from orchestrator.duration import duration
+
 if TYPE_CHECKING:
     from orchestrator.config.planned_run import PlannedRun
 
@@ -102,7 +104,7 @@ class Progress:
         ended = len(self._runs) - counts["running"]
         runs = f"{ended} run" if ended == 1 else f"{ended} runs"
         earlier = f" ({self._num_recalled} of them earlier)" if self._num_recalled else ""
-        took = _duration(self._clock() - self._begun)
+        took = duration(self._clock() - self._begun)
         print(f"{runs} ended{earlier} in {took}: {', '.join(ways) or 'none'}", file=self._stream, flush=True)
 
     def _note(self, run: PlannedRun, metrics: Mapping[str, Any]) -> None:
@@ -150,7 +152,7 @@ class Progress:
     def _ended_line(self, watched: _Watched) -> str:
         ended = sum(other.status != "running" for other in self._runs.values())
         count = f"{ended}/{self._num_runs}" if self._num_runs is not None else str(ended)
-        took = _duration(self._clock() - watched.started)
+        took = duration(self._clock() - watched.started)
         if watched.status == "failed":
             return f"[{count}] {watched.run.name}: failed: {watched.reason}"
         parts = [took]
@@ -201,7 +203,7 @@ class Progress:
         elapsed = self._clock() - self._begun
         if done <= 0 or left <= 0:
             return []
-        return [f"about {_duration(elapsed * left / done)} left"]
+        return [f"about {duration(elapsed * left / done)} left"]
 
 
 @dataclass
@@ -231,10 +233,3 @@ class _Watched:
         if self.status != "running":
             return 1.0
         return min(1.0, self.epoch / self.num_epochs) if self.num_epochs else 0.0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

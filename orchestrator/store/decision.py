@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from orchestrator.duration import duration
 from orchestrator.store.group import Group
 from orchestrator.store.measurement import Measurement
 
@@ -151,7 +152,7 @@ def describe(decisions: Mapping[str, Decision]) -> list[str]:
             lines.append(
                 f"Targets{title}: stored, {size_words(decision.stored_bytes)} in all ({sizes} an image); the teacher "
                 f"is asked for {decision.asked:,} training images instead of {decision.asked_without:,}, about "
-                f"{decision.seconds / 60:.1f} instead of {decision.seconds_without / 60:.1f} min of its time"
+                f"{duration(decision.seconds)} of work instead of {duration(decision.seconds_without)}"
             )
         else:
             lines.append(f"Targets{title}: nothing is stored")

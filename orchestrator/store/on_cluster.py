@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.demand import Demand
+from orchestrator.duration import duration
 from orchestrator.gpu_share import Memory, measure_memory
 from orchestrator.hosts.filling_host import FillingHost
 from orchestrator.store.filling import FillJob, fill
@@ -96,13 +97,13 @@ class FillProgress:
             self._said = self._clock()
             left = (self._said - self._begun) * (self._num_views - self._done) / self._done
             bar = "#" * round(20 * self._done / self._num_views)
-            self._say(f"targets [{bar:<20}] {self._done} of {self._num_views} views, about {left / 60:.1f} min left")
+            self._say(f"targets [{bar:<20}] {self._done} of {self._num_views} views, about {duration(left)} left")
 
     def end(self) -> None:
         """Say what was done, if anything was."""
         if self._asked:
-            minutes = (self._clock() - self._begun) / 60
-            self._say(f"targets stored: {self._done} views, {self._asked:,} images asked in {minutes:.1f} min")
+            took = duration(self._clock() - self._begun)
+            self._say(f"targets stored: {self._done} views, {self._asked:,} images asked in {took}")
         elif self._done:
             self._say(f"targets reused: all {self._done} views were stored already")
 

@@ -105,7 +105,7 @@ def test_it_reads_well():
     )
     assert describe({"": decision}) == [
         "Targets: stored, 400 kB in all (kd 40 B an image); the teacher is asked for 20,000 training images instead of "
-        "30,000, about 0.3 instead of 0.5 min of its time",
+        "30,000, about 20 s of work instead of 30 s",
         "  own asks the teacher for every batch: why",
     ]
     assert describe({"a to b": ask_always([group(["kd"])], "store: off")}) == [
