@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from orchestrator.storage import Storage
 from orchestrator.teaching import teacher_directory
 from orchestrator.tracking import SweepLog, Target, Tracker, spool_directory
 
-NUM_POINTS = 20_000
+NUM_POINTS = 100_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = trainings(Path(folder), rounds=options.rounds)
     ratio = timing.compare(seconds["on"], seconds["off"])
     print(f"points a second: {speeds['spool']:,.0f} recorded, {speeds['mlflow']:,.0f} into MLflow's sqlite")
+    inside = [100 * waited / whole for waited, whole in zip(seconds["waited"], seconds["on"], strict=True)]
+    spread = statistics.stdev(inside) if len(inside) > 1 else 0.0
     print(f"training with tracking on / off: {ratio}")
+    print(f"of it inside the tracker's calls: {statistics.mean(inside):.3f} % (n={len(inside)}, sd {spread:.3f})")
     if options.json:
         content = {"machine": timing.machine(torch.device("cpu")), "points_a_second": speeds, "seconds": seconds}
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +72,7 @@ def points_a_second(folder: Path) -> dict[str, float]:
 
 
 def trainings(folder: Path, *, rounds: int) -> timing.Seconds:
-    """Train with and without tracking in turns."""
+    """Train with and without tracking in turns; ``waited`` is what the tracker's calls took of ``on``."""
     file = folder / "bench.yaml"
     file.write_text(json.dumps(EXPERIMENT))
     experiment = load(file, [f"run.storage={folder / 'outputs'}"])
@@ -95,13 +99,23 @@ def trainings(folder: Path, *, rounds: int) -> timing.Seconds:
             log = SweepLog(tracker, describe(experiment, planned=1), source="bench")
             log.start_run(planned)
             started = time.perf_counter()
-            train(lambda metrics: log.epoch(planned.key, metrics))
+            inside = 0.0
+
+            def report(metrics: dict[str, Any]) -> None:
+                nonlocal inside
+                called = time.perf_counter()
+                log.epoch(planned.key, metrics)
+                inside += time.perf_counter() - called
+
+            train(report)
             tracked.append(time.perf_counter() - started)
+            waited.append(inside)
 
     tracked: list[float] = []
+    waited: list[float] = []
     seconds = timing.interleave({"off": off, "on": on}, rounds=rounds, warmup=1, device=torch.device("cpu"))
     # Without the start and the end of the mirror process, which are a run's, not a step's.
-    return {"off": seconds["off"], "on": tracked[-rounds:]}
+    return {"off": seconds["off"], "on": tracked[-rounds:], "waited": waited[-rounds:]}
 
 
 if __name__ == "__main__":

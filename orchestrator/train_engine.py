@@ -21,6 +21,7 @@ from orchestrator.demand import Demand
 from orchestrator.failure_reason import failure_reason
 from orchestrator.hosts import TrainHost
 from orchestrator.hosts.messages import report_in
+from orchestrator.leftover_workers import LeftoverWorkers
 from orchestrator.mailbox import Mailbox
 
 TrainingFunction = Callable[[dict[str, Any], Host], dict[str, Any]]
@@ -94,7 +95,7 @@ def _fit(config: dict[str, Any], demand: Demand, max_failures: int) -> dict[str,
             name=f"{config['key']}-{uuid.uuid4().hex[:8]}",
             storage_path=folder,
             failure_config=FailureConfig(max_failures=max_failures),
-            callbacks=[_Relay(config["mailbox"], config["key"])],  # type: ignore[list-item]
+            callbacks=[_Relay(config["mailbox"], config["key"]), LeftoverWorkers()],  # type: ignore[list-item]
         ),
     )
     try:

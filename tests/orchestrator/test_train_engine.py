@@ -23,16 +23,18 @@ def payload(tmp_path) -> dict[str, Any]:
 
 @pytest.mark.ray
 def test_two_workers_report_in_order_and_return_rank_0_s_result(ray_cluster, payload, tmp_path, monkeypatch):
-    """The first attempt dies on one rank, so that the same run shows that a group is started again."""
+    """Two attempts die on one rank, so that the same run shows that a group is started again: one dies while the
+    training function is brought to the workers, which Train takes for an error of its own, and one in the training.
+    """
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     reports: list[dict[str, Any]] = []
     handler = signal.getsignal(signal.SIGINT)
     result = train_engine.run(
-        toy_training.two_of_a_kind,
-        payload | {"deaths": 1},
+        toy_training.DeadlyToReceive(toy_training.two_of_a_kind, notes=str(tmp_path), deaths=1),
+        payload | {"deaths": 2},
         demand=Demand(workers=2),
         on_report=reports.append,
-        max_failures=1,
+        max_failures=2,
     )
     assert result["status"] == "finished", result
     assert {name: result[name] for name in ("status", "rank", "total", "backend")} == {
@@ -42,6 +44,7 @@ def test_two_workers_report_in_order_and_return_rank_0_s_result(ray_cluster, pay
         "backend": "gloo",
     }
     assert [report["epoch"] for report in reports] == [1, 2, 3]
+    assert len(list(tmp_path.glob("death-*.json"))) == 2
     assert signal.getsignal(signal.SIGINT) is handler
     assert not list(tmp_path.glob("distillery-ray-*"))
 

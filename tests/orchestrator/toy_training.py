@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from distill.host import Host
+
+TrainingFunction = Callable[[dict[str, Any], Host], dict[str, Any]]
 
 
 def climb(payload: dict[str, Any], host: Host) -> dict[str, Any]:
@@ -50,9 +53,8 @@ def two_of_a_kind(payload: dict[str, Any], host: Host) -> dict[str, Any]:
     from torch import nn
 
     notes = Path(payload["notes"])
-    if host.rank == 1 and len(list(notes.glob("death-*.json"))) < payload.get("deaths", 0):
-        note(notes, {"key": "death"}, {})
-        os._exit(1)
+    if host.rank == 1:
+        die_at_first(notes, payload.get("deaths", 0))
     total = torch.tensor([float(host.rank + 1)])
     dist.all_reduce(total)
     model = host.prepare(nn.Linear(2, 1, bias=False), find_unused_parameters=False)
@@ -66,6 +68,34 @@ def two_of_a_kind(payload: dict[str, Any], host: Host) -> dict[str, Any]:
     result = climb(payload, host)
     found = {"total": total.item(), "gradient": gradient.tolist(), "threads": torch.get_num_threads()}
     return result | found | {"wrapped": type(model).__name__, "backend": dist.get_backend()}
+
+
+class DeadlyToReceive:
+    """A training function whose arrival kills rank 1, before anything of it was called; as often as it is told to."""
+
+    def __init__(self, training_function: TrainingFunction, *, notes: str, deaths: int) -> None:
+        self._arguments = (training_function, notes, deaths)
+
+    def __call__(self, payload: dict[str, Any], host: Host) -> dict[str, Any]:
+        return self._arguments[0](payload, host)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _receive, self._arguments
+
+
+def _receive(training_function: TrainingFunction, notes: str, deaths: int) -> DeadlyToReceive:
+    import torch.distributed as dist
+
+    if dist.is_initialized() and dist.get_rank() == 1:
+        die_at_first(Path(notes), deaths)
+    return DeadlyToReceive(training_function, notes=notes, deaths=deaths)
+
+
+def die_at_first(notes: Path, deaths: int) -> None:
+    """Kill this process, unless that has happened ``deaths`` times."""
+    if len(list(notes.glob("death-*.json"))) < deaths:
+        note(notes, {"key": "death"}, {})
+        os._exit(1)
 
 
 def note(notes: Path, payload: dict[str, Any], content: dict[str, Any]) -> None:
