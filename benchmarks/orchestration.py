@@ -3,13 +3,16 @@
     python -m benchmarks.orchestration --json orchestration.json
 
 Every variant trains the same student from the same initial weights on the same batches, one thread a worker. "A step"
-is the time that the epochs took, with their evaluation and without their checkpoints, as a ratio to the bare loop of
-the same round; "a run" is what the whole command took beyond that. About 10 minutes on two cores.
+is the median epoch, with its evaluation and without its checkpoint, as a ratio to the bare loop's of the same round.
+"Fixed" is what the whole command took beyond its epochs at that speed: start, checks, warm-up, checkpoints, records.
+What is ours of it follows: in process beyond the bare loop, under Ray Train beyond the same command in process and an
+empty TorchTrainer. A Tune trial's is all of it. About 8 minutes a round on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -23,16 +26,28 @@ import torch
 from benchmarks import timing
 from benchmarks.commands import distillery, history, timed, write_experiment
 
+EPOCHS = 30
+STEPS = EPOCHS * 1000 // 50
+
 EXPERIMENT: dict[str, Any] = {
     "data": {"use": "Digits", "split": {"train": 1000, "validation": 200, "teacher": "rest"}},
     "teacher": {"model": {"use": "ResNet8", "width": 16}, "train": {"epochs": 1}},
     "student": {"model": {"use": "ResNet8", "width": 16}},
     "paths": {"soft_target": {"use": "SoftTarget"}, "attention": {"use": "AttentionTransfer"}},
     "aggregator": {"use": "Adaptive"},
-    "train": {"epochs": 30, "batch_size": 50, "optimizer": {"use": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9}},
+    "train": {"epochs": EPOCHS, "batch_size": 50, "optimizer": {"use": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9}},
     "store": "off",
 }
-STEPS = 30 * 1000 // 50
+
+TORCHRUN = "torchrun DDP, 2 workers"
+
+NOT_OURS: dict[str, tuple[str, ...]] = {
+    "distillery train": ("bare loop",),
+    "Tune trial": (),
+    "Ray Train, 1 worker": ("distillery train", "empty TorchTrainer, 1 worker"),
+    "Ray Train, 2 workers": ("distillery train", "empty TorchTrainer, 2 workers"),
+}
+"""What a variant's fixed seconds are compared with."""
 
 EMPTY_TRAINER = """
 import sys
@@ -62,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _round(folder: Path) -> dict[str, dict[str, float]]:
-    """Run every variant once; return its whole seconds and those of its training."""
+    """Run every variant once; return the seconds of the whole command and of its median epoch."""
     folder.mkdir(parents=True)
     file = write_experiment(folder / "bench.yaml", EXPERIMENT)
     storage = f"run.storage={folder / 'outputs'}"
@@ -71,13 +86,13 @@ def _round(folder: Path) -> dict[str, dict[str, float]]:
     def ours(name: str, *settings: str) -> dict[str, float]:
         whole = timed(distillery("train", str(file), storage, f"name={name}", *settings), log=folder / f"{name}.log")
         [reports] = history(folder / "outputs" / name).values()
-        return {"whole": whole, "training": reports[-1]["seconds"]}
+        return {"whole": whole, "epoch": statistics.median(_epochs(reports))}
 
     def loop(name: str, *launcher: str) -> dict[str, float]:
         result = folder / f"{name}.json"
         arguments = ["--file", str(file), "--storage", str(folder / "outputs"), "--result", str(result)]
         whole = timed([sys.executable, *launcher, "-m", "benchmarks.bare_loop", *arguments], log=folder / f"{name}.log")
-        return {"whole": whole, "training": json.loads(result.read_text())["seconds"]}
+        return {"whole": whole, "epoch": statistics.median(json.loads(result.read_text())["epochs"])}
 
     torchrun = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29533")
     return {
@@ -86,7 +101,7 @@ def _round(folder: Path) -> dict[str, dict[str, float]]:
         "Tune trial": _trials(folder, file, storage),
         "Ray Train, 1 worker": ours("train-1", "--address", "local"),
         "empty TorchTrainer, 1 worker": _script(folder, "empty-1", EMPTY_TRAINER, "1"),
-        "torchrun DDP, 2 workers": loop("torchrun", *torchrun),
+        TORCHRUN: loop("torchrun", *torchrun),
         "Ray Train, 2 workers": ours("train-2", "run.workers=2"),
         "empty TorchTrainer, 2 workers": _script(folder, "empty-2", EMPTY_TRAINER, "2"),
     }
@@ -95,7 +110,7 @@ def _round(folder: Path) -> dict[str, dict[str, float]]:
 def _script(folder: Path, name: str, text: str, *arguments: str) -> dict[str, float]:
     path = folder / f"{name}.py"
     path.write_text(text)
-    return {"whole": timed([sys.executable, str(path), *arguments], log=folder / f"{name}.log"), "training": 0.0}
+    return {"whole": timed([sys.executable, str(path), *arguments], log=folder / f"{name}.log"), "epoch": 0.0}
 
 
 def _trials(folder: Path, file: Path, storage: str) -> dict[str, float]:
@@ -105,35 +120,55 @@ def _trials(folder: Path, file: Path, storage: str) -> dict[str, float]:
     aggregators = [{"use": "Adaptive"}, {"use": "LogSum"}]
     many = _sweep(folder, file, storage, "many", {"paths": {"sets": sets}, "aggregator": {"grid": aggregators}})
     trials = many["trials"] - few["trials"]
-    return {name: (many[name] - few[name]) / trials for name in ("whole", "training")}
+    fixed = (many["fixed"] - few["fixed"]) / trials
+    return {"whole": fixed + EPOCHS * many["epoch"], "epoch": many["epoch"]}
 
 
 def _sweep(folder: Path, file: Path, storage: str, name: str, search: dict[str, Any]) -> dict[str, float]:
     settings = [storage, f"name={name}", f"search={json.dumps(search)}", "run.max_concurrent=1"]
     whole = timed(distillery("sweep", str(file), *settings), log=folder / f"{name}.log")
-    runs = history(folder / "outputs" / name)
-    return {"whole": whole, "training": sum(each[-1]["seconds"] for each in runs.values()), "trials": len(runs)}
+    runs = list(history(folder / "outputs" / name).values())
+    medians = [statistics.median(_epochs(reports)) for reports in runs]
+    # Only the runs with both paths train what the other variants train.
+    paths = {f"train/loss/{path}" for path in EXPERIMENT["paths"]}
+    both = [median for median, reports in zip(medians, runs, strict=True) if paths <= {*reports[0]}]
+    epoch = statistics.mean(both) if both else 0.0
+    return {"fixed": whole - EPOCHS * sum(medians), "epoch": epoch, "trials": len(runs)}
+
+
+def _epochs(reports: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the seconds of each epoch."""
+    seconds = [report["seconds"] for report in reports]
+    return [after - before for before, after in itertools.pairwise([0.0, *seconds])]
 
 
 def summarise(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Return, by variant, a step's ratio to its bare counterpart and the fixed seconds of a run, with deviations."""
-    summary = {}
-    for name in rounds[0]:
-        fixed = [each[name]["whole"] - each[name]["training"] for each in rounds]
-        summary[name] = {"fixed": statistics.mean(fixed), "fixed_sd": _sd(fixed), "n": len(rounds)}
-        against = "torchrun DDP, 2 workers" if name == "Ray Train, 2 workers" else "bare loop"
-        if rounds[0][name]["training"] and name != "torchrun DDP, 2 workers":
-            ratio = timing.compare([r[name]["training"] for r in rounds], [r[against]["training"] for r in rounds])
+    """Return, by variant, a step's ratio to its bare counterpart, the fixed seconds of a run, and ours among them."""
+    fixed = {name: [each[name]["whole"] - EPOCHS * each[name]["epoch"] for each in rounds] for name in rounds[0]}
+    summary: dict[str, dict[str, float]] = {}
+    for name, seconds in fixed.items():
+        summary[name] = {"n": len(rounds), "fixed": statistics.mean(seconds), "fixed_sd": _sd(seconds)}
+        against = TORCHRUN if name == "Ray Train, 2 workers" else "bare loop"
+        if rounds[0][name]["epoch"] and name != TORCHRUN:
+            ratio = timing.compare(
+                [each[name]["epoch"] for each in rounds], [each[against]["epoch"] for each in rounds]
+            )
             summary[name] |= {"step": ratio.median, "step_sd": ratio.sd}
+        if name in NOT_OURS:
+            ours = [own - sum(fixed[other][at] for other in NOT_OURS[name]) for at, own in enumerate(seconds)]
+            summary[name] |= {"ours": statistics.mean(ours), "ours_sd": _sd(ours)}
     return summary
 
 
 def report(summary: dict[str, dict[str, float]]) -> list[str]:
     """Return the table."""
-    lines = [f"{'':32}{'a step':>18}{'fixed seconds a run':>26}"]
+    lines = [f"{'':32}{'a step':>18}{'fixed seconds a run':>22}{'of these ours':>18}"]
     for name, row in summary.items():
-        step = f"{row['step']:.3f} +- {row['step_sd']:.3f}" if "step" in row else ""
-        lines.append(f"{name:32}{step:>18}{row['fixed']:>18.1f} +- {row['fixed_sd']:.1f}")
+        step, fixed, ours = (
+            f"{row[key]:.{places}f} +- {row[f'{key}_sd']:.{places}f}" if key in row else ""
+            for key, places in (("step", 3), ("fixed", 1), ("ours", 1))
+        )
+        lines.append(f"{name:32}{step:>18}{fixed:>22}{ours:>18}".rstrip())
     rounds = int(next(iter(summary.values()))["n"])
     return [
         *lines,
