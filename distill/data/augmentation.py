@@ -12,52 +12,78 @@ from distill.data.source import Indices
 from distill.data.subset import Subset
 from distill.data.transforms.base import Transform
 
+Chain = list[tuple[Transform, Tensor]]
+"""Transforms in order, each with its random numbers ``[batch, num_draws]`` on the CPU."""
 
-def read_augmented(
-    subset: Subset, positions: Indices, *, transforms: Sequence[Transform], data_seed: int, epoch: int
-) -> Tensor:
-    """Read samples and augment them; what comes out for an image depends on (data seed, epoch, image) alone.
 
-    Each transform has its own columns of random numbers, so the transforms of a chain are independent. Images that
-    differ in size are taken one by one up to the transform that brings them to one size, and where there is none
-    they are fitted first.
+def chain_of(transforms: Sequence[Transform], indices: Indices, *, data_seed: int, epoch: int) -> Chain:
+    """Draw the random numbers of a batch; those of an image depend on (data seed, epoch, image) alone.
+
+    Each transform has its own columns, so the transforms of a chain are independent.
+
+    Args:
+        transforms: what to apply, in order.
+        indices: ``[batch]``, of the images in the whole data set.
+        data_seed: seed of the augmentation.
+        epoch: from 0.
+    """
+    widths = [transform.num_draws for transform in transforms]
+    numbers = uniform(derive_seed(data_seed, "augmentation"), epoch, indices, sum(widths))
+    return list(zip(transforms, torch.split(numbers, widths, dim=1), strict=True))
+
+
+def on_arrival(chain: Chain, *, differs_in_size: bool, device: torch.device) -> int:
+    """Return how many of a chain's transforms have to run while the images are read, on the CPU.
+
+    Images that differ in size become a batch only behind the transform that brings them to one size. Where there is a
+    GPU, all else runs there, but for what borrows the CPU's generator, and what comes before it.
+    """
+    if device.type == "cpu":
+        return len(chain)
+    places = [place for place, (transform, _) in enumerate(chain, start=1) if transform.uses_global_random]
+    return max([_num_single(chain) if differs_in_size else 0, *places])
+
+
+def read_images(subset: Subset, positions: Indices, chain: Chain) -> Tensor:
+    """Read samples and augment them on the CPU.
+
+    Images that differ in size are taken one by one up to the transform that brings them to one size, and where there
+    is none they are fitted first.
 
     Args:
         subset: where the samples are.
         positions: ``[batch]``, positions in the subset.
-        transforms: what to apply, in order.
-        data_seed: seed of the augmentation.
-        epoch: from 0.
+        chain: what to apply.
 
     Returns:
         ``[batch, channel, height, width]``, uint8 unless a transform changed that.
     """
-    widths = [transform.num_draws for transform in transforms]
-    seed = derive_seed(data_seed, "augmentation")
-    draws = torch.split(uniform(seed, epoch, subset.indices[positions], sum(widths)), widths, dim=1)
-    chain = list(zip(transforms, draws, strict=True))
-    num_single = next((place + 1 for place, each in enumerate(transforms) if each.fixes_size), 0)
-    if subset.source.differs_in_size:
-        images = _read_single(subset, positions, chain[:num_single])
-        chain = chain[num_single:]
-    else:
-        images = torch.as_tensor(subset.read(positions))
-    for transform, own in chain:
-        images = transform(images, own)
+    if not subset.source.differs_in_size:
+        return augment(torch.as_tensor(subset.read(positions)), chain)
+    num_single = _num_single(chain)
+    return augment(_read_single(subset, positions, chain[:num_single]), chain[num_single:])
+
+
+def augment(images: Tensor, chain: Chain) -> Tensor:
+    """Apply a chain to a batch, where it is."""
+    for transform, draws in chain:
+        images = transform(images, draws)
     return images
 
 
-def _read_single(subset: Subset, positions: Indices, chain: Sequence[tuple[Transform, Tensor]]) -> Tensor:
+def _num_single(chain: Chain) -> int:
+    """Return how many transforms it takes until images are of one size."""
+    return next((place for place, (transform, _) in enumerate(chain, start=1) if transform.fixes_size), 0)
+
+
+def _read_single(subset: Subset, positions: Indices, chain: Chain) -> Tensor:
     """Read samples of differing sizes and bring them to one, image by image."""
     source = subset.source
 
     def view(image: Tensor, place: int) -> Tensor:
         if not chain:
             return source.fit(image)
-        images = image[None]
-        for transform, draws in chain:
-            images = transform(images, draws[place : place + 1])
-        return images[0]
+        return augment(image[None], [(transform, draws[place : place + 1]) for transform, draws in chain])[0]
 
     if any(transform.uses_global_random for transform, _ in chain):
         return torch.stack([view(image, place) for place, image in enumerate(subset.read(positions))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from distill.batch import Batch
 from distill.counter_random import derive_seed, sort_keys
-from distill.data.augmentation import read_augmented
+from distill.data.augmentation import Chain, augment, chain_of, on_arrival, read_images
 from distill.data.source import Indices
 from distill.data.subset import Subset
 from distill.data.transforms.base import Transform
@@ -21,7 +22,16 @@ from distill.data.transforms.base import Transform
 _NUM_AHEAD = 2
 
 Targets = dict[str, dict[str, Tensor]]
-_Read = tuple[Tensor, Targets]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a batch, on the CPU; in pinned memory where a GPU awaits it."""
+
+    images: Tensor
+    left: Chain
+    """Augmentation that runs on the device."""
+    targets: Targets
 
 
 class TargetReader(Protocol):
@@ -33,7 +43,9 @@ class TargetReader(Protocol):
 
 
 class Loader:
-    """Gives this rank's share of every batch, augmented, and normalised on the device.
+    """Gives this rank's share of every batch, augmented and normalised on the device.
+
+    For a GPU batches are read ahead as uint8 in pinned memory; it augments them itself, as far as single images allow.
 
     ``batch_size`` is **global**: of each batch of that size rank ``r`` of ``N`` takes samples ``r, r + N, ...``, so
     that all ranks together see exactly the batch that one process would see. The order of an epoch depends on
@@ -164,25 +176,26 @@ class Loader:
         return np.argsort(keys, kind="stable").astype(np.int64)
 
     def _read(self, positions: Indices, epoch: int, targets: TargetReader | None = None) -> _Read:
-        """Return augmented images and their targets on the CPU, in pinned memory where a GPU awaits them."""
-        images = read_augmented(
-            self.subset, positions, transforms=self.transforms, data_seed=self.data_seed, epoch=self.view(epoch)
+        """Read images, augmented as far as that has to happen on the CPU, and their targets."""
+        chain = chain_of(
+            self.transforms, self.subset.indices[positions], data_seed=self.data_seed, epoch=self.view(epoch)
         )
+        first = on_arrival(chain, differs_in_size=self.subset.source.differs_in_size, device=self.device)
+        images = read_images(self.subset, positions, chain[:first])
         stored = {} if targets is None else targets.read(positions)
         if self.device.type != "cuda":
-            return images, stored
+            return _Read(images, chain[first:], stored)
         pinned = {name: {layer: value.pin_memory() for layer, value in each.items()} for name, each in stored.items()}
-        return images.pin_memory(), pinned
+        return _Read(images.pin_memory(), chain[first:], pinned)
 
     def _batch(self, positions: Indices, read: _Read) -> Batch:
-        """Normalise on the device, in the order of torchvision's ``Normalize``: to 0..1, minus mean, by std."""
-        images, targets = read
-        images = images.to(self.device, non_blocking=True)
+        """Augment and normalise on the device; the latter in the order of torchvision: to 0..1, minus mean, by std."""
+        images = augment(read.images.to(self.device, non_blocking=True), read.left)
         scaled = images if images.is_floating_point() else images.to(torch.float32).div_(255)
         normalised = (scaled - self._mean).div_(self._std)
         return Batch(
             images=normalised,
             labels=torch.from_numpy(self.subset.labels[positions]),
             indices=torch.from_numpy(self.subset.indices[positions]),
-            targets=targets,
+            targets=read.targets,
         ).to(self.device, channels_last=self.channels_last)

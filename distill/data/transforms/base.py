@@ -20,18 +20,20 @@ class Transform(ABC):
     fixes_size: bool = False
     """Whether the images come out of one size whatever size they went in."""
     uses_global_random: ClassVar[bool] = False
-    """Whether it borrows torch's global generator while it runs, so that no other thread may run beside it."""
+    """Whether it borrows torch's global generator while it runs: no other thread may run beside it then, and images
+    have to be on the CPU."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Augment a batch on the CPU; the images given are left as they are.
+        """Augment a batch where it is, without waiting for a GPU; the images given are left as they are.
 
         Args:
-            images: ``[batch, channel, height, width]``, uint8 in 0..255 or float in 0..1.
-            draws: ``[batch, num_draws]``, float64 in [0, 1).
+            images: ``[batch, channel, height, width]``, uint8 in 0..255 or float in 0..1, on any device.
+            draws: ``[batch, num_draws]``, float64 in [0, 1), on the CPU: what follows from them is small, and is
+                computed there alike for all devices.
 
         Returns:
-            ``[batch, channel, new height, new width]`` of the same type.
+            ``[batch, channel, new height, new width]`` of the same type, on the images' device.
 
         Raises:
             ValueError: the images are too small for the options.

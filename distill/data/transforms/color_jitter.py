@@ -41,14 +41,15 @@ class ColorJitter(Transform):
         adjustments = (_adjust_brightness, _adjust_contrast, _adjust_saturation)
         for place, (kind, adjust) in itertools.product(range(3), enumerate(adjustments)):
             if self.strengths[kind] > 0:
-                chosen = orders[:, place] == kind
-                jittered[chosen] = adjust(jittered[chosen], factors[chosen, kind])
+                chosen = (orders[:, place] == kind).nonzero()[:, 0]
+                places, strengths = chosen.to(images.device), factors[chosen, kind].to(images.device)
+                jittered[places] = adjust(jittered[places], strengths)
         return jittered
 
 
 def _adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
     """Change the brightness: blend with black."""
-    return _blend(images, torch.zeros(()), factors)
+    return _blend(images, torch.zeros((), device=images.device), factors)
 
 
 def _adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:

@@ -48,14 +48,14 @@ class RandomErasing(Transform):
         channels, height, width = images.shape[1:]
         if len(self.colour) not in (1, channels):
             raise ValueError(f"value must name 1 or {channels} channels, found {len(self.colour)}")
-        top, left, tall, wide = self.boxes(draws, height=height, width=width).unbind(dim=1)
-        rows = torch.arange(height)
-        columns = torch.arange(width)
+        top, left, tall, wide = self.boxes(draws, height=height, width=width).to(images.device).unbind(dim=1)
+        rows = torch.arange(height, device=images.device)
+        columns = torch.arange(width, device=images.device)
         in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
         in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
         inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]
         colour = self.colour if images.is_floating_point() else (self.colour * 255).round()
-        return torch.where(inside, colour.to(images.dtype)[None, :, None, None], images)
+        return torch.where(inside, colour.to(images)[None, :, None, None], images)
 
     def boxes(self, draws: Tensor, *, height: int, width: int) -> Tensor:
         """Return ``[batch, 4]``, int64: top, left, height and width; an image that stays whole has height 0."""

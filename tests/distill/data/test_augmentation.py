@@ -3,15 +3,24 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
+from torchvision.transforms import v2
 
-from distill.data.augmentation import read_augmented
-from distill.data.transforms import ColorJitter, RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
+from distill.data.augmentation import chain_of, on_arrival, read_images
+from distill.data.transforms import (
+    ColorJitter,
+    EachImage,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+)
 
 CHAIN = [RandomCrop(padding=4), RandomHorizontalFlip()]
 IN_ANOTHER_PROCESS = """
 import hashlib, numpy as np, torch
-from distill.data.augmentation import read_augmented
+from distill.data.augmentation import chain_of, read_images
 from distill.data.memory_source import MemorySource
 from distill.data.subset import Subset
 from distill.data.transforms import *
@@ -19,13 +28,17 @@ torch.manual_seed(99)
 images = (torch.arange(64 * 3 * 12 * 10) * 7919 % 251).to(torch.uint8).reshape(64, 3, 12, 10)
 subset = Subset(MemorySource(images, np.arange(64) % 4, list("abcd")), np.arange(64))
 chain = [ColorJitter(0.4, 0.4, 0.4), RandomResizedCrop(9), RandomHorizontalFlip(), RandomErasing()]
-out = [read_augmented(subset, np.array([i]), transforms=chain, data_seed=3, epoch=2) for i in reversed(range(64))]
+def view(i):
+    positions = np.array([i])
+    return read_images(subset, positions, chain_of(chain, subset.indices[positions], data_seed=3, epoch=2))
+out = [view(i) for i in reversed(range(64))]
 print(hashlib.sha256(torch.cat(out[::-1]).numpy().tobytes()).hexdigest())
 """
 
 
 def augment(subset, positions, chain=CHAIN, *, data_seed=0, epoch=0):
-    return read_augmented(subset, np.asarray(positions), transforms=chain, data_seed=data_seed, epoch=epoch)
+    positions = np.asarray(positions)
+    return read_images(subset, positions, chain_of(chain, subset.indices[positions], data_seed=data_seed, epoch=epoch))
 
 
 def test_draws_differ_within_a_batch(memory_subset):
@@ -71,3 +84,22 @@ def test_transforms_of_a_chain_draw_independently(memory_subset):
 def test_without_transforms_images_come_as_they_are(memory_subset):
     subset = memory_subset(every=2)
     assert augment(subset, [3, 1], []).equal(subset.source.images[[6, 2]])
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("chain", "differs_in_size", "device", "expected"),
+    [
+        (CHAIN, False, torch.device("cpu"), 2),
+        (CHAIN, False, GPU, 0),
+        ([RandomResizedCrop(9), RandomHorizontalFlip()], True, GPU, 1),
+        ([RandomResizedCrop(9), RandomHorizontalFlip()], False, GPU, 0),
+        ([RandomHorizontalFlip(), EachImage(v2.RandomRotation(9)), RandomErasing()], False, GPU, 2),
+        ([RandomResizedCrop(9), EachImage(v2.RandomRotation(9)), RandomErasing()], True, GPU, 2),
+    ],
+)
+def test_a_gpu_gets_what_need_not_happen_while_images_are_read(chain, differs_in_size, device, expected):
+    links = chain_of(chain, np.arange(3), data_seed=0, epoch=0)
+    assert on_arrival(links, differs_in_size=differs_in_size, device=device) == expected

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 def training(subset, **options):
     defaults = {"batch_size": 8, "shuffle": True, "drop_last": True, "transforms": [RandomCrop(padding=2)]}
-    return Loader(subset, mean=[0.5] * 3, std=[0.25] * 3, device=CPU, **{**defaults, **options})
+    return Loader(subset, mean=[0.5] * 3, std=[0.25] * 3, **{"device": CPU, **defaults, **options})
 
 
 def evaluation(subset, **options):
@@ -153,6 +153,15 @@ def test_reading_ahead_gives_the_same_batches_and_leaves_no_thread(files):
     assert next(started).images.equal(whole[0].images)
     started.close()
     assert threading.active_count() == before
+
+
+def test_a_device_augments_and_normalises_itself(memory_subset):
+    loader = training(memory_subset(), device=torch.device("meta"))
+    assert loader.transforms
+    batch = next(iter(loader.epoch(0)))
+    here = next(iter(training(memory_subset()).epoch(0)))
+    assert batch.images.is_meta
+    assert (batch.images.shape, batch.images.dtype) == (here.images.shape, here.images.dtype)
 
 
 def test_a_damaged_file_stops_the_epoch_and_is_named(files):

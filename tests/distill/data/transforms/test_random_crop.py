@@ -6,6 +6,7 @@ from torchvision.transforms.v2 import functional
 
 from distill.counter_random import uniform
 from distill.data.transforms import RandomCrop
+from distill.data.transforms.random_crop import _windows
 
 
 @pytest.mark.parametrize(("size", "padding"), [(None, 4), (None, 1), (9, 0), (10, 2)])
@@ -19,6 +20,14 @@ def test_equals_torchvision_s_pad_and_crop(size, padding):
         left = int(column * (15 + 2 * padding - width + 1))
         padded = functional.pad(image, [padding] * 4)
         assert cropped.equal(functional.crop(padded, top, left, height, width))
+
+
+def test_a_gpu_s_way_to_cut_windows_gives_the_same_crops():
+    images = torch.randint(0, 256, (50, 3, 12, 15), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    draws = uniform(0, 0, np.arange(50), 2)
+    rows, columns = (draws * torch.tensor([12 - 7 + 1, 15 - 9 + 1])).floor().long().unbind(1)
+    expected = [functional.crop(image, *at, 7, 9) for image, *at in zip(images, rows, columns, strict=True)]
+    assert _windows(images, rows, columns, 7, 9).equal(torch.stack(expected))
 
 
 def test_offsets_are_uniform_and_independent_in_both_directions():

@@ -5,6 +5,7 @@ from torchvision.transforms.v2 import functional
 
 from distill.counter_random import uniform
 from distill.data.transforms import RandomHorizontalFlip
+from distill.data.transforms.random_horizontal_flip import _mirrored
 
 IMAGES = torch.arange(40 * 6, dtype=torch.uint8).reshape(40, 1, 2, 3)
 
@@ -14,6 +15,13 @@ def test_mirrors_where_the_draw_is_below_p():
     result = RandomHorizontalFlip(0.3)(IMAGES, draws)
     for image, draw, flipped in zip(IMAGES, draws[:, 0], result, strict=True):
         assert flipped.equal(functional.horizontal_flip(image) if draw < 0.3 else image)
+
+
+def test_a_gpu_s_way_to_mirror_gives_the_same_images():
+    chosen = torch.tensor([3, 0, 39])
+    expected = IMAGES.clone()
+    expected[chosen] = functional.horizontal_flip(IMAGES[chosen])
+    assert _mirrored(IMAGES, chosen).equal(expected)
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5])

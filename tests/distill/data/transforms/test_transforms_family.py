@@ -77,3 +77,14 @@ def test_the_global_generator_is_left_as_it_was(transform, images):
 def test_extreme_draws_are_legal(transform, images, extreme):
     result = transform(images, torch.full((40, transform.num_draws), extreme, dtype=torch.float64))
     assert len(result) == 40
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in transforms.__all__ if not getattr(transforms, name).uses_global_random]
+)
+def test_what_needs_no_generator_runs_on_any_device(name, images):
+    """The meta device stands for a GPU: it refuses tensors of another device, and to be looked at."""
+    transform = EXAMPLES[name]()
+    there = transform(images.to("meta"), draws(transform, 40))
+    assert there.is_meta
+    assert (there.shape, there.dtype) == (transform(images, draws(transform, 40)).shape, images.dtype)
