@@ -8,17 +8,19 @@ Twelve interleaved rounds take about two minutes on two cores. ``benchmarks/READ
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import timing, variants
 from benchmarks.variants import PATHS, Step
-from benchmarks.workbench import Workbench
+from benchmarks.workbench import PAIRS, Workbench
 
 SETS: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in PATHS},
@@ -80,19 +82,35 @@ def summarise(seconds: timing.Seconds) -> dict[str, timing.Ratio]:
     return ratios
 
 
+def count_operations(step: Step) -> int:
+    """Return the floating-point operations of one step's matrix products and convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def measure_peak(bench: Workbench, rounds: int = 20) -> float:
+    """Return the operations a second that large matrix products reach here, in the benchmark's precision."""
+    side = 8192 if bench.device.type == "cuda" else 1024
+    kind = torch.bfloat16 if bench.precision == "bfloat16" else torch.float32
+    left, right = (torch.randn(side, side, device=bench.device, dtype=kind) for _ in range(2))
+    product = {"product": lambda: left @ right}
+    seconds = timing.interleave(product, rounds=rounds, warmup=3, device=bench.device)["product"]
+    return 2 * side**3 / statistics.median(seconds)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and save where asked to."""
     options = _parse(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     bench = Workbench(
+        pair=PAIRS[options.pair],
         batch=options.batch,
-        size=options.size,
-        width=options.width,
-        teacher_width=options.teacher_width,
         device=torch.device(options.device),
         precision=options.precision,
         channels_last=not options.torch_layout,
+        compile=options.compile,
     )
     clock = time.process_time if options.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory(prefix="distillery-bench-") as store:
@@ -100,15 +118,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = timing.interleave(
             steps, rounds=options.rounds, warmup=options.warmup, device=bench.device, clock=clock
         )
+        operations = {}
+        if options.peak:
+            eager, _ = make_variants(replace(bench, compile=False), options.sets, Path(store))
+            operations = {name: count_operations(step) for name, step in eager.items()}
     ratios = summarise(seconds)
     setting = {
         "clock": clock.__name__,
-        **{key: str(value) for key, value in asdict(bench).items()},
+        "pair": options.pair,
+        **{key: str(value) for key, value in vars(bench).items() if key != "pair"},
         **timing.machine(bench.device),
     }
+    if options.peak:
+        setting["peak"] = measure_peak(bench)
     print(", ".join(f"{key} {value}" for key, value in setting.items()))
     for name, values in seconds.items():
-        print(f"{name:32} {1e3 * sorted(values)[len(values) // 2]:8.1f} ms")
+        median = statistics.median(values)
+        line = f"{name:32} {1e3 * median:8.1f} ms {bench.batch / median:9.0f} images/s"
+        if options.peak:
+            line += f" {operations[name] / median / setting['peak']:7.1%} of the peak"
+        print(line)
     for name, ratio in ratios.items():
         print(f"{name:56} {ratio}")
     for reason in left_out:
@@ -120,16 +149,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batch", type=int, default=128, help="samples of a step")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
-    parser.add_argument("--width", type=int, default=16, help="channels of the student's first stage")
-    parser.add_argument("--teacher-width", type=int, default=32, help="channels of the teacher's first stage")
+    parser.add_argument("--pair", choices=list(PAIRS), default="resnet20-resnet8", help="teacher and student")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as torch chooses")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--torch-layout", action="store_true", help="our steps in torch's layout too: no channels-last")
+    parser.add_argument("--compile", action="store_true", help="compile our steps, and the plain one in our layout")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="the path sets to time")
     parser.add_argument("--rounds", type=int, default=12, help="interleaved rounds")
     parser.add_argument("--warmup", type=int, default=2, help="runs of each variant before the rounds")
+    parser.add_argument("--peak", action="store_true", help="show the share of the peak of this machine's products")
     parser.add_argument("--cpu-time", action="store_true", help="this process's CPU time; with --threads 1")
     parser.add_argument("--json", type=Path, help="where to save every round's seconds and the ratios")
     return parser.parse_args(arguments)

@@ -31,13 +31,14 @@ PATHS: dict[str, type[paths.Path]] = {
     "FeatureMap": FeatureMap,
     "NST": NSTGram,
 }
-STAGES = ("layer1", "layer2", "layer3")
 
 
 def plain(bench: Workbench, *, channels_last: bool) -> Step:
     """Make the supervised step as anyone writes it."""
     student, batches = bench.student(channels_last=channels_last), bench.batches(channels_last=channels_last)
     optimizer = sgd(student.parameters())
+    if channels_last:
+        student = bench.compiled(student)
 
     def step() -> None:
         batch = next(batches)
@@ -67,12 +68,13 @@ def live(bench: Workbench, names: Sequence[str]) -> Step:
     """Make our step with the teacher running along."""
     distiller, teacher = _distiller(bench, names)
     batches, optimizer = bench.batches(channels_last=bench.channels_last), sgd(parameter_groups(distiller))
+    module = bench.compiled(distiller)
 
     def step() -> None:
         batch = next(batches)
         with bench.autocast():
             taps = teacher(batch.images)
-        loss = distiller(batch, distiller.targets(taps)).total
+        loss = module(batch, distiller.targets(taps)).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -89,9 +91,10 @@ def at_hand(bench: Workbench, names: Sequence[str]) -> Step:
         taps = [teacher(batch.images) for batch in itertools.islice(batches, NUM_BATCHES)]
     targets = itertools.cycle([distiller.targets(each) for each in taps])
     del taps
+    module = bench.compiled(distiller)
 
     def step() -> None:
-        loss = distiller(next(batches), next(targets)).total
+        loss = module(next(batches), next(targets)).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -115,10 +118,11 @@ def stored(bench: Workbench, names: Sequence[str], folder: Path) -> Step:
     source = TargetSource(distiller, teacher, store, names)
     mapped = source.open(loader, 0)
     batches = itertools.chain.from_iterable(loader.epoch(0, mapped) for _ in itertools.count())
+    module = bench.compiled(distiller)
 
     def step() -> None:
         batch = next(batches)
-        loss = distiller(batch, source.targets(batch)).total
+        loss = module(batch, source.targets(batch)).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -140,7 +144,7 @@ def _distiller(bench: Workbench, names: Sequence[str]) -> tuple[Distiller, Teach
 def by_hand(bench: Workbench, names: Sequence[str]) -> Step:
     """Make a distillation step as papers' code has it: hooks, torch's layout, the teacher runs along, naive losses."""
     student, teacher = bench.student(channels_last=False), bench.teacher(channels_last=False)
-    of_student, of_teacher = _hooked(student), _hooked(teacher)
+    of_student, of_teacher = _hooked(student, bench.pair.stages), _hooked(teacher, bench.pair.stages)
     adapters = _adapters(bench) if "NST" in names else nn.ModuleDict()
     batches = bench.batches(channels_last=False)
     optimizer = sgd([*student.parameters(), *adapters.parameters()])
@@ -156,7 +160,7 @@ def by_hand(bench: Workbench, names: Sequence[str]) -> Step:
             loss = loss + soft_target(found, wanted)
         if "Logits" in names:
             loss = loss + F.mse_loss(found, wanted)
-        for stage in STAGES:
+        for stage in bench.pair.stages:
             one, other = of_student[stage].float(), of_teacher[stage].float()
             if "AT" in names:
                 loss = loss + (attention(one) - attention(other)).pow(2).mean()
@@ -187,15 +191,15 @@ def gram(maps: Tensor) -> Tensor:
 
 def _adapters(bench: Workbench) -> nn.ModuleDict:
     layers = {}
-    for number, stage in enumerate(STAGES):
-        wide, out = bench.width * 2**number, bench.teacher_width * 2**number
+    student, teacher = (bench.channels(make(channels_last=False)) for make in (bench.student, bench.teacher))
+    for stage, wide, out in zip(bench.pair.stages, student, teacher, strict=True):
         layers[stage] = nn.Sequential(nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out))
     return nn.ModuleDict(layers).to(bench.device)
 
 
-def _hooked(model: nn.Module) -> dict[str, Tensor]:
+def _hooked(model: nn.Module, stages: Sequence[str]) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
-    for stage in STAGES:
+    for stage in stages:
         model.get_submodule(stage).register_forward_hook(
             lambda module, inputs, output, stage=stage: seen.__setitem__(stage, output)
         )
@@ -215,12 +219,12 @@ def torchdistill(bench: Workbench, names: Sequence[str]) -> Step:
 
     student, teacher = bench.student(channels_last=False), bench.teacher(channels_last=False)
     of_student, of_teacher = ForwardHookManager(bench.device), ForwardHookManager(bench.device)
-    for module in (*STAGES, "fc"):
+    for module in (*bench.pair.stages, "fc"):
         of_student.add_hook(student, module, requires_input=False, requires_output=True)
         of_teacher.add_hook(teacher, module, requires_input=False, requires_output=True)
     distillation = KDLoss("fc", "output", "fc", "output", temperature=4.0, alpha=1.0, beta=1.0)
-    side = {stage: {"io": "output", "path": stage} for stage in STAGES}
-    attention_transfer = ATLoss({stage: {"teacher": side[stage], "student": side[stage]} for stage in STAGES})
+    side = {stage: {"io": "output", "path": stage} for stage in bench.pair.stages}
+    attention_transfer = ATLoss({stage: {"teacher": side[stage], "student": side[stage]} for stage in side})
     adapters = _adapters(bench) if "NST" in names else nn.ModuleDict()
     batches = bench.batches(channels_last=False)
     optimizer = sgd([*student.parameters(), *adapters.parameters()])
@@ -235,7 +239,7 @@ def torchdistill(bench: Workbench, names: Sequence[str]) -> Step:
         loss = distillation(found, wanted, batch.labels) + attention_transfer(found, wanted)
         if "Logits" in names:
             loss = loss + F.mse_loss(found["fc"]["output"], wanted["fc"]["output"])
-        for stage in STAGES if "NST" in names else ():
+        for stage in bench.pair.stages if "NST" in names else ():
             adapted = adapters[stage](found[stage]["output"].float())
             loss = loss + F.mse_loss(gram(adapted), gram(wanted[stage]["output"].float()))
         optimizer.zero_grad()

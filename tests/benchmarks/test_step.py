@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
 
 from benchmarks import paths, step, timing, variants
-from benchmarks.workbench import Workbench
+from benchmarks.workbench import PAIRS, Pair, Workbench
+from distill.models import ResNet8, ResNet20
+
+SMALL = Pair(partial(ResNet20, width=8), partial(ResNet8, width=8), 8, ("layer1", "layer2", "layer3"))
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def test_a_step_with_stored_targets_costs_little_more_than_the_plain_one(name, t
 
 def test_the_plain_step_and_ours_without_weight_on_the_paths_learn_the_same(monkeypatch, tmp_path):
     """All variants train the same student on the same batches: else their times would say nothing."""
-    bench, losses = Workbench(batch=4, size=8, width=8, teacher_width=8), {}
+    bench, losses = Workbench(pair=SMALL, batch=4), {}
     cross_entropy = torch.nn.functional.cross_entropy
     for name, run in {
         "plain": variants.plain(bench, channels_last=True),
@@ -80,10 +84,11 @@ def test_the_plain_step_and_ours_without_weight_on_the_paths_learn_the_same(monk
     assert float(losses["at hand"][1].detach()) != pytest.approx(float(losses["plain"][1].detach()), rel=1e-4)
 
 
-def test_step_prints_and_saves_ratios(tmp_path, capsys):
+def test_step_prints_and_saves_ratios(tmp_path, capsys, monkeypatch):
     file = tmp_path / "deep" / "step.json"
-    sizes = ["--batch", "4", "--size", "8", "--width", "8", "--teacher-width", "8"]
-    step.main([*sizes, "--sets", "ST", "four", "--rounds", "3", "--warmup", "1", "--json", str(file)])
+    monkeypatch.setitem(PAIRS, "resnet20-resnet8", SMALL)
+    options = ["--batch", "4", "--sets", "ST", "four", "--rounds", "3", "--warmup", "1", "--peak"]
+    step.main([*options, "--json", str(file)])
     printed, saved = capsys.readouterr().out, json.loads(file.read_text())
     assert {"plain", "at hand: four", "stored: four", "live: ST", "by hand: four"} <= set(saved["seconds"])
     assert all(len(values) == 3 for values in saved["seconds"].values())
@@ -92,7 +97,14 @@ def test_step_prints_and_saves_ratios(tmp_path, capsys):
     assert ratio["median"] == pytest.approx(statistics.median(a / b for a, b in pairs))
     assert ratio["n"] == 3
     assert "at hand: four / plain" in printed
+    assert " images/s" in printed
+    assert "% of the peak" in printed
     assert "torchdistill: four" in printed, "measured, or said why not"
+
+
+def test_operations_are_those_of_the_products():
+    left, right = torch.randn(4, 8), torch.randn(8, 16)
+    assert step.count_operations(lambda: left @ right) == 2 * 4 * 8 * 16
 
 
 def test_paths_prints_and_saves_rows(tmp_path, capsys, monkeypatch):
