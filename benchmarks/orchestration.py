@@ -3,10 +3,10 @@
     python -m benchmarks.orchestration --json orchestration.json
 
 Every variant trains the same student from the same initial weights on the same batches, one thread a worker. "A step"
-is the median epoch, with its evaluation and without its checkpoint, as a ratio to the bare loop's of the same round.
-"Fixed" is what the whole command took beyond its epochs at that speed: start, checks, warm-up, checkpoints, records.
-What is ours of it follows: in process beyond the bare loop, under Ray Train beyond the same command in process and an
-empty TorchTrainer. A Tune trial's is all of it. About 8 minutes a round on two cores.
+is the fastest of the epochs, with its evaluation and without its checkpoint, as a ratio to the bare loop's of the same
+round: what else the machine does only adds to an epoch. "Fixed" is what the whole command took beyond its epochs:
+start, checks, checkpoints, records. What is ours of it follows: in process beyond the bare loop, under Ray Train beyond
+the same command in process and an empty TorchTrainer. A Tune trial's is all of it. About 7 minutes a round on two cores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -60,6 +60,17 @@ ray.shutdown()
 """
 
 
+class Run(NamedTuple):
+    """One command: the seconds that it took, and those of its epochs."""
+
+    seconds: float
+    epochs: list[float]
+
+
+Round = dict[str, Run]
+"""By variant."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and save where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,28 +82,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     summary = summarise(rounds)
     print("\n".join(report(summary)))
     if options.json:
-        content = {"machine": timing.machine(torch.device("cpu")), "rounds": rounds, "summary": summary}
+        content = {
+            "machine": timing.machine(torch.device("cpu")),
+            "rounds": [{name: run._asdict() for name, run in each.items()} for each in rounds],
+            "summary": summary,
+        }
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _round(folder: Path) -> dict[str, dict[str, float]]:
-    """Run every variant once; return the seconds of the whole command and of its median epoch."""
+def _round(folder: Path) -> Round:
+    """Run every variant once; return the seconds of the whole command and of its epochs."""
     folder.mkdir(parents=True)
     file = write_experiment(folder / "bench.yaml", EXPERIMENT)
     storage = f"run.storage={folder / 'outputs'}"
     timed(distillery("teach", str(file), storage), log=folder / "teach.log")
 
-    def ours(name: str, *settings: str) -> dict[str, float]:
+    def ours(name: str, *settings: str) -> Run:
         whole = timed(distillery("train", str(file), storage, f"name={name}", *settings), log=folder / f"{name}.log")
         [reports] = history(folder / "outputs" / name).values()
-        return {"whole": whole, "epoch": statistics.median(_epochs(reports))}
+        return Run(whole, _epochs(reports))
 
-    def loop(name: str, *launcher: str) -> dict[str, float]:
+    def loop(name: str, *launcher: str) -> Run:
         result = folder / f"{name}.json"
         arguments = ["--file", str(file), "--storage", str(folder / "outputs"), "--result", str(result)]
         whole = timed([sys.executable, *launcher, "-m", "benchmarks.bare_loop", *arguments], log=folder / f"{name}.log")
-        return {"whole": whole, "epoch": statistics.median(json.loads(result.read_text())["epochs"])}
+        return Run(whole, json.loads(result.read_text())["epochs"])
 
     torchrun = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29533")
     return {
@@ -107,33 +122,37 @@ def _round(folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def _script(folder: Path, name: str, text: str, *arguments: str) -> dict[str, float]:
+def _script(folder: Path, name: str, text: str, *arguments: str) -> Run:
     path = folder / f"{name}.py"
     path.write_text(text)
-    return {"whole": timed([sys.executable, str(path), *arguments], log=folder / f"{name}.log"), "epoch": 0.0}
+    return Run(timed([sys.executable, str(path), *arguments], log=folder / f"{name}.log"), [])
 
 
-def _trials(folder: Path, file: Path, storage: str) -> dict[str, float]:
+def _trials(folder: Path, file: Path, storage: str) -> Run:
     """Time a sweep of two trials, one after the other, and one of seven: the difference is five trials."""
     few = _sweep(folder, file, storage, "few", {"paths": {"sets": [["soft_target"]]}})
     sets = [["soft_target"], ["attention"], ["soft_target", "attention"]]
     aggregators = [{"use": "Adaptive"}, {"use": "LogSum"}]
     many = _sweep(folder, file, storage, "many", {"paths": {"sets": sets}, "aggregator": {"grid": aggregators}})
-    trials = many["trials"] - few["trials"]
-    fixed = (many["fixed"] - few["fixed"]) / trials
-    return {"whole": fixed + EPOCHS * many["epoch"], "epoch": many["epoch"]}
+    fixed = (many.fixed - few.fixed) / (many.trials - few.trials)
+    return Run(fixed + sum(many.epochs), many.epochs)
 
 
-def _sweep(folder: Path, file: Path, storage: str, name: str, search: dict[str, Any]) -> dict[str, float]:
+class _Sweep(NamedTuple):
+    fixed: float
+    trials: int
+    epochs: list[float]
+    """Of the last trial that trains what the other variants train: with both paths."""
+
+
+def _sweep(folder: Path, file: Path, storage: str, name: str, search: dict[str, Any]) -> _Sweep:
     settings = [storage, f"name={name}", f"search={json.dumps(search)}", "run.max_concurrent=1"]
     whole = timed(distillery("sweep", str(file), *settings), log=folder / f"{name}.log")
     runs = list(history(folder / "outputs" / name).values())
-    medians = [statistics.median(_epochs(reports)) for reports in runs]
-    # Only the runs with both paths train what the other variants train.
+    fixed = whole - sum(sum(_epochs(reports)) for reports in runs)
     paths = {f"train/loss/{path}" for path in EXPERIMENT["paths"]}
-    both = [median for median, reports in zip(medians, runs, strict=True) if paths <= {*reports[0]}]
-    epoch = statistics.mean(both) if both else 0.0
-    return {"fixed": whole - EPOCHS * sum(medians), "epoch": epoch, "trials": len(runs)}
+    both = [reports for reports in runs if paths <= {*reports[0]}]
+    return _Sweep(fixed, len(runs), _epochs(both[-1]) if both else [])
 
 
 def _epochs(reports: Sequence[dict[str, Any]]) -> list[float]:
@@ -142,17 +161,16 @@ def _epochs(reports: Sequence[dict[str, Any]]) -> list[float]:
     return [after - before for before, after in itertools.pairwise([0.0, *seconds])]
 
 
-def summarise(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+def summarise(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     """Return, by variant, a step's ratio to its bare counterpart, the fixed seconds of a run, and ours among them."""
-    fixed = {name: [each[name]["whole"] - EPOCHS * each[name]["epoch"] for each in rounds] for name in rounds[0]}
+    fixed = {name: [each[name].seconds - sum(each[name].epochs) for each in rounds] for name in rounds[0]}
     summary: dict[str, dict[str, float]] = {}
     for name, seconds in fixed.items():
         summary[name] = {"n": len(rounds), "fixed": statistics.mean(seconds), "fixed_sd": _sd(seconds)}
         against = TORCHRUN if name == "Ray Train, 2 workers" else "bare loop"
-        if rounds[0][name]["epoch"] and name != TORCHRUN:
-            ratio = timing.compare(
-                [each[name]["epoch"] for each in rounds], [each[against]["epoch"] for each in rounds]
-            )
+        if rounds[0][name].epochs and name != TORCHRUN:
+            epochs, bare = ([min(each[variant].epochs) for each in rounds] for variant in (name, against))
+            ratio = timing.compare(epochs, bare)
             summary[name] |= {"step": ratio.median, "step_sd": ratio.sd}
         if name in NOT_OURS:
             ours = [own - sum(fixed[other][at] for other in NOT_OURS[name]) for at, own in enumerate(seconds)]
