@@ -6,7 +6,7 @@ Every variant trains the same student from the same initial weights on the same 
 is the fastest of the epochs, with its evaluation and without its checkpoint, as a ratio to the bare loop's of the same
 round: what else the machine does only adds to an epoch. "Fixed" is what the whole command took beyond its epochs:
 start, checks, checkpoints, records. What is ours of it follows: in process beyond the bare loop, under Ray Train beyond
-the same command in process and an empty TorchTrainer. A Tune trial's is all of it. About 7 minutes a round on two cores.
+the same command in process and an empty TorchTrainer. A Tune trial's is all of it. About 7 minutes a round.
 """
 
 from __future__ import annotations
