@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, nargs=2, default=(128, 32), help="samples of a step, in the two cases")
+    parser.add_argument("--batch", type=int, nargs=2, default=(128, 8), help="samples of a step, in the two cases")
     parser.add_argument("--threads", type=int, default=2, help="that decode files")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
