@@ -21,7 +21,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: install       ## what a step, a sweep, orchestration, tracking and scale cost: ratios within one run, JSON in outputs/bench
-	for each in step loading paths tracking orchestration sweep scale; do \
+	for each in step loading rounding paths tracking orchestration sweep scale; do \
 		$(BIN)/python -m benchmarks.$$each --json outputs/bench/$$each.json || exit 1; done
 
 install: $(INSTALLED)

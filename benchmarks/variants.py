@@ -66,7 +66,7 @@ def teacher_forward(bench: Workbench) -> Step:
 
 def live(bench: Workbench, names: Sequence[str]) -> Step:
     """Make our step with the teacher running along."""
-    distiller, teacher = _distiller(bench, names)
+    distiller, teacher = connected(bench, names)
     batches, optimizer = bench.batches(channels_last=bench.channels_last), sgd(parameter_groups(distiller))
     module = bench.compiled(distiller)
 
@@ -85,7 +85,7 @@ def live(bench: Workbench, names: Sequence[str]) -> Step:
 
 def at_hand(bench: Workbench, names: Sequence[str]) -> Step:
     """Make our step with targets that were computed beforehand and wait in memory."""
-    distiller, teacher = _distiller(bench, names)
+    distiller, teacher = connected(bench, names)
     batches, optimizer = bench.batches(channels_last=bench.channels_last), sgd(parameter_groups(distiller))
     with bench.autocast():
         taps = [teacher(batch.images) for batch in itertools.islice(batches, NUM_BATCHES)]
@@ -111,7 +111,7 @@ def stored(bench: Workbench, names: Sequence[str], folder: Path) -> Step:
         names: of the paths.
         folder: of the store; it is filled here.
     """
-    distiller, teacher = _distiller(bench, names)
+    distiller, teacher = connected(bench, names)
     optimizer = sgd(parameter_groups(distiller))
     loader = bench.loader(channels_last=bench.channels_last)
     store = StoredTargets(TargetStore(LocalShards(folder), state_digest(teacher.model)), teacher, "random images")
@@ -131,7 +131,8 @@ def stored(bench: Workbench, names: Sequence[str], folder: Path) -> Step:
     return step
 
 
-def _distiller(bench: Workbench, names: Sequence[str]) -> tuple[Distiller, Teacher]:
+def connected(bench: Workbench, names: Sequence[str]) -> tuple[Distiller, Teacher]:
+    """Return a distiller with these paths, in training mode, and its teacher."""
     task = Classification()
     teacher = Teacher(bench.teacher(channels_last=bench.channels_last), task)
     sample = next(bench.batches(channels_last=bench.channels_last)).images[:2]

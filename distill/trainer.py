@@ -187,7 +187,8 @@ class Trainer:
             with self._gradient_sync(number == len(batches)):
                 step = self._losses(batch, progress)
                 self._finite.add(step, step=self.step, epoch=self.epoch + 1)
-                (step.total / len(batches)).backward()  # type: ignore[no-untyped-call]
+                total = step.total / len(batches) if len(batches) > 1 else step.total
+                total.backward()  # type: ignore[no-untyped-call]
             steps.append(Step(*(value.detach() for value in step)))
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._clipped_parameters(), self.recipe.clip_norm)
@@ -195,6 +196,8 @@ class Trainer:
         self.distiller.aggregator.after_step()
         if self.scheduler is not None and self.recipe.scheduler_step == "batch":
             self.scheduler.step()
+        if len(steps) == 1:
+            return steps[0]
         return Step(*(torch.stack(values).mean(0) for values in zip(*steps, strict=True)))
 
     def _losses(self, batch: Batch, progress: float) -> Step:

@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
 
-from benchmarks import paths, step, timing, variants
+from benchmarks import paths, rounding, step, timing, variants
 from benchmarks.workbench import PAIRS, Pair, Workbench
 from distill.models import ResNet8, ResNet20
 
@@ -117,6 +117,15 @@ def test_paths_prints_and_saves_rows(tmp_path, capsys, monkeypatch):
     assert rows["NST"]["target_bytes"] == (8 * 8 + 16 * 4) * 4
     assert rows["FeatureMap"]["step_peak_mib"] > 0
     assert "FeatureMap" in capsys.readouterr().out
+
+
+def test_rounding_tells_what_float16_costs(monkeypatch):
+    monkeypatch.setattr(rounding, "BATCHES", (2,))
+    rows = rounding.measure(Workbench(pair=SMALL, batch=4))
+    assert set(rows) == set(variants.PATHS)
+    for row in rows.values():
+        assert row["batches of 2"] < 1e-4
+        assert 1e-5 < row["float16"] < 2**-11 + 1e-4  # half a unit in the last of 11 digits
 
 
 def test_peak_is_the_most_that_is_held_at_once():
