@@ -26,7 +26,7 @@ def fill_once(root, source, barrier):
     teacher = scene.teacher()
     stored = StoredTargets(TargetStore(scene.shards, state_digest(teacher.model)), teacher, "data")
     distiller = scene.distiller(teacher)
-    columns = [path_column(name, distiller.path(name)) for name in ("attention", "soft_target")]
+    columns = [path_column(name, distiller.path(name)) for name in ("AttentionTransfer", "SoftTarget")]
     barrier.wait()
     assert stored.open(columns, scene.loader(), 0, precision="float32") is not None
 

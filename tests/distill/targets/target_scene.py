@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from distill import paths
 from distill.aggregators import Adaptive
 from distill.data import Loader, Subset
 from distill.data.memory_source import MemorySource
@@ -14,7 +15,6 @@ from distill.data.transforms import RandomCrop, RandomHorizontalFlip
 from distill.distiller import Distiller
 from distill.identity import state_digest
 from distill.models import ResNet8, ResNet14
-from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, SoftmaxRegression, SoftTarget
 from distill.targets import LocalShards, StoredTargets, TargetStore
 from distill.tasks import Classification
 from distill.teacher import Teacher
@@ -26,14 +26,9 @@ convolution of four channels."""
 
 
 def all_paths():
-    return {
-        "soft_target": SoftTarget(),
-        "logits": Logits(),
-        "attention": AttentionTransfer(),
-        "nst": NSTGram(),
-        "feature_map": FeatureMap(),
-        "softmax_regression": SoftmaxRegression(),
-    }
+    """Return one path of every kind whose targets can be stored, by its class's name."""
+    kinds = [getattr(paths, name) for name in sorted(paths.__all__)]
+    return {kind.__name__: kind() for kind in kinds if kind.storable}
 
 
 @dataclass

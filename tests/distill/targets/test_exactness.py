@@ -56,7 +56,7 @@ def test_stored_equals_live_bit_for_bit(scene, aggregator):
 
 
 def test_a_live_path_beside_stored_ones_changes_nothing(scene):
-    assert_equal_runs(train(scene, stored=False), train(scene, stored=["soft_target", "nst"]))
+    assert_equal_runs(train(scene, stored=False), train(scene, stored=["SoftTarget", "NSTGram"]))
 
 
 def test_half_precision_is_not_exact(scene):
@@ -79,7 +79,7 @@ def test_without_augmentation_one_view_serves_all_epochs(scene):
     teacher = scene.teacher()
     stored, distiller = scene.stored(teacher), scene.distiller(teacher)
     loader = scene.loader(transforms=())
-    columns = [path_column("attention", distiller.path("attention"))]
+    columns = [path_column("AttentionTransfer", distiller.path("AttentionTransfer"))]
     for epoch in range(3):
         assert stored.open(columns, loader, epoch, precision="float32") is not None
     assert stored.num_asked == 40
@@ -103,18 +103,18 @@ def test_a_stored_target_equals_the_live_one(scene, name):
 def test_paths_between_logits_share_one_column(scene):
     distiller = scene.distiller(scene.teacher())
     digests = {name: path_column(name, distiller.path(name)).digest for name in distiller.layers}
-    assert digests["soft_target"] == digests["logits"]
+    assert digests["SoftTarget"] == digests["Logits"]
     assert len(set(digests.values())) == len(digests) - 1
 
 
 def test_the_teacher_runs_no_deeper_than_the_live_paths_need(scene):
     teacher = scene.teacher()
-    distiller = scene.distiller(teacher, paths={"attention": all_paths()["attention"]})
+    distiller = scene.distiller(teacher, paths={"AttentionTransfer": all_paths()["AttentionTransfer"]})
     ran = []
     for name, module in teacher.model.named_modules():
         module.register_forward_pre_hook(lambda *call, name=name: ran.append(name))
     batch = scene.loader().batch_at(np.arange(8), 0)
     TargetSource(distiller, teacher).targets(batch)
-    deepest = distiller.path("attention").pairs[-1].teacher
+    deepest = distiller.path("AttentionTransfer").pairs[-1].teacher
     assert deepest in ran
     assert "fc" not in ran

@@ -20,7 +20,7 @@ from distill.targets.shard import ShardError, decode, encode
 from distill.targets.store import StoreRangeError
 
 
-def open_all(scene, *, epoch=0, names=("attention", "soft_target"), loader=None, teacher=None, **options):
+def open_all(scene, *, epoch=0, names=("AttentionTransfer", "SoftTarget"), loader=None, teacher=None, **options):
     teacher = teacher or scene.teacher()
     distiller = scene.distiller(teacher)
     stored = scene.stored(teacher, **options)
@@ -49,7 +49,7 @@ def test_what_is_there_is_not_asked_again(scene):
         {"loader": {"last": 39}},
         {"epoch": 1},
         {"precision": "float16"},
-        {"names": ("nst",)},
+        {"names": ("NSTGram",)},
     ],
 )
 def test_a_change_of_anything_that_decides_the_answer_asks_again(scene, change):
@@ -68,12 +68,12 @@ def test_half_precision_does_not_care_about_the_batch_size(scene):
 
 
 def test_many_small_shards_read_like_one(scene):
-    whole, _ = open_all(scene, names=("attention",))
+    whole, _ = open_all(scene, names=("AttentionTransfer",))
     scene.shards.discard("")
-    parts, _ = open_all(scene, names=("attention",), shard_bytes=6000)
+    parts, _ = open_all(scene, names=("AttentionTransfer",), shard_bytes=6000)
     assert len(files(scene)) > 3
     positions = np.array([39, 0, 17, 3, 22])
-    one, other = whole.read(positions)["attention"], parts.read(positions)["attention"]
+    one, other = whole.read(positions)["AttentionTransfer"], parts.read(positions)["AttentionTransfer"]
     assert all(torch.equal(one[layer], other[layer]) for layer in one)
 
 
@@ -144,9 +144,9 @@ def test_what_half_precision_cannot_hold_is_refused(scene):
     with torch.no_grad():
         teacher.model.fc.weight.mul_(1e6)
     stored = scene.stored(teacher, precision="float16")
-    distiller = scene.distiller(teacher, paths={"soft_target": SoftTarget()})
-    columns = [path_column("soft_target", distiller.path("soft_target"))]
-    with pytest.raises(StoreRangeError, match=r"soft_target: a target of .* exceeds the range of float16.*exact"):
+    distiller = scene.distiller(teacher, paths={"SoftTarget": SoftTarget()})
+    columns = [path_column("SoftTarget", distiller.path("SoftTarget"))]
+    with pytest.raises(StoreRangeError, match=r"SoftTarget: a target of .* exceeds the range of float16.*exact"):
         stored.fill(columns, scene.loader(), 0, precision="float32")
     assert stored.open(columns, scene.loader(), 0, precision="float32") is None  # the teacher is asked for every batch
 
@@ -166,7 +166,7 @@ def test_a_store_that_cannot_be_written_leaves_the_training_to_the_teacher(scene
 
 
 def test_the_folders_that_were_used_least_recently_make_room(scene):
-    for epoch, name in enumerate(("attention", "soft_target", "nst")):
+    for epoch, name in enumerate(("AttentionTransfer", "SoftTarget", "NSTGram")):
         open_all(scene, names=(name,), epoch=epoch)
     folders = scene.shards.folders()
     for age, folder in enumerate(folders):
@@ -285,9 +285,9 @@ def test_a_path_that_cannot_be_identified_is_not_stored(scene):
 def test_a_path_that_declares_it_is_not_stored(scene):
     paths = all_paths()
     distiller = scene.distiller(scene.teacher(), paths=paths)
-    paths["nst"].storable = False
-    with pytest.raises(ValueError, match=r"paths\.nst: NSTGram declares"):
-        path_column("nst", distiller.path("nst"))
+    paths["NSTGram"].storable = False
+    with pytest.raises(ValueError, match=r"paths\.NSTGram: NSTGram declares"):
+        path_column("NSTGram", distiller.path("NSTGram"))
 
 
 def test_different_teachers_have_different_stores(scene):
