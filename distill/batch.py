@@ -18,12 +18,15 @@ class Batch:
         labels: ``[batch]``, int64 class indices for classification.
         indices: ``[batch]``, int64 positions in the data set's own order; they name a sample for good.
         targets: what the teacher said of these images, by path and layer, as far as it was stored.
+        progress: share of the training that is done, from 0 to 1, for what follows a schedule; a scalar tensor on the
+            device where a compiled module shall not be traced anew for every number.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     targets: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
+    progress: Tensor | float = 0.0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -39,4 +42,5 @@ class Batch:
                 path: {layer: value.to(device, non_blocking=True) for layer, value in target.items()}
                 for path, target in self.targets.items()
             },
+            self.progress,
         )

@@ -123,13 +123,12 @@ class Distiller(nn.Module):
         """Return the names of the teacher's taps that these paths read."""
         return frozenset(pair.teacher for name in paths for pair in self._paths[name].pairs)
 
-    def forward(self, batch: Batch, targets: Mapping[str, Target], progress: float = 0.0) -> Step:
+    def forward(self, batch: Batch, targets: Mapping[str, Target]) -> Step:
         """Compute the losses of one batch.
 
         Args:
             batch: the samples.
             targets: what :meth:`targets` returned for the same samples; empty without paths.
-            progress: share of the training that is done, from 0 to 1.
         """
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output, taps = self._reader(batch.images)
@@ -137,10 +136,10 @@ class Distiller(nn.Module):
         losses = {name: path(taps, targets[name], batch) for name, path in self._paths.items()}
         layers = _stack([losses[name][layer] for name, names in self.layers.items() for layer in names], like=task)
         if self.aggregator.granularity == "layer":
-            aggregate = self.aggregator(Losses(task, layers, self.aggregator.keys, progress))
+            aggregate = self.aggregator(Losses(task, layers, self.aggregator.keys, batch.progress))
             return Step(aggregate.total, task, layers, aggregate.weights)
         sums = [torch.stack(list(losses[name].values())).sum() for name in self.layers]
-        aggregate = self.aggregator(Losses(task, _stack(sums, like=task), self.aggregator.keys, progress))
+        aggregate = self.aggregator(Losses(task, _stack(sums, like=task), self.aggregator.keys, batch.progress))
         return Step(aggregate.total, task, layers, aggregate.weights[self._owners])
 
     def close(self) -> None:

@@ -128,6 +128,7 @@ class Trainer:
         self._distributed = prepared if isinstance(prepared, nn.parallel.DistributedDataParallel) else None
         torch.manual_seed(derive_seed(recipe.seed, "training", host.rank))
         self._teacher_validation: list[Tensor] | None = None
+        self._progress = torch.zeros((), device=host.device)
         self._finite = FiniteCheck(distiller.layer_keys, host.device, rank=host.rank)
 
     def run(self) -> dict[str, Any]:
@@ -202,7 +203,8 @@ class Trainer:
 
     def _losses(self, batch: Batch, progress: float) -> Step:
         # Without what it brought along, so that a compiled module sees batches of one kind, stored targets or not.
-        step: Step = self._module(replace(batch, targets={}), self.targets.targets(batch), progress)
+        seen = replace(batch, targets={}, progress=self._progress.fill_(progress))
+        step: Step = self._module(seen, self.targets.targets(batch))
         return step
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses, finite
+from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses
+from distill.options import finite
 
 logger = logging.getLogger(__name__)
 

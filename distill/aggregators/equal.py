@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from distill.aggregators.base import Aggregate, Aggregator, Losses, finite, weighted_sum
+from distill.aggregators.base import Aggregate, Aggregator, Losses, weighted_sum
+from distill.options import finite
 
 
 class Equal(Aggregator):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from distill.aggregators.base import Aggregate, Aggregator, Losses, finite, weighted_sum
+from distill.aggregators.base import Aggregate, Aggregator, Losses, weighted_sum
+from distill.options import finite
 
 
 class Fixed(Aggregator):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from distill import distributed
-from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses, finite
+from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses
+from distill.options import finite
 
 
 class LogSum(Aggregator):

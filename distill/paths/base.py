@@ -94,7 +94,7 @@ class Path(nn.Module, ABC):
         Args:
             taps: the student's activations, by student tap name.
             target: what :meth:`target` returned for the same samples.
-            batch: labels and sample indices, for the paths that need them.
+            batch: labels, sample indices and the training's progress, for the paths that need them.
         """
 
 

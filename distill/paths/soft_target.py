@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.paths.base import LogitPath
+from distill.paths.softened import SoftenedPath, divergence
 
 
-class SoftTarget(LogitPath):
+class SoftTarget(SoftenedPath):
     """Matches the teacher's class probabilities, softened so that the small ones count.
 
     With logits ``s`` of the student and ``t`` of the teacher, ``[batch, class]``::
@@ -27,20 +25,11 @@ class SoftTarget(LogitPath):
 
     Args:
         temperature: ``T``, above 0; 4 as in the paper's recipe and most CIFAR ones, while ImageNet recipes use 1.
-
-    Raises:
-        ValueError: ``temperature`` is not a finite number above 0.
+        standardize: whether to standardise each sample's logits first (Sun et al. 2024, arXiv:2403.01427; they use
+            ``T = 2`` and weights of about 9).
     """
 
-    def __init__(self, temperature: float = 4.0) -> None:
-        super().__init__()
-        number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-        if not (number and 0 < temperature < math.inf):
-            raise ValueError(f"temperature must be a finite number above 0, found {temperature!r}")
-        self.temperature = float(temperature)
-
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        log_q = F.log_softmax(student / self.temperature, dim=1)
-        log_p = F.log_softmax(teacher / self.temperature, dim=1)
-        divergence = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(dim=1)  # [batch]
-        return self.temperature**2 * divergence.clamp_min(0).mean()
+        log_q = F.log_softmax(self.soften(student), dim=1)
+        log_p = F.log_softmax(self.soften(teacher), dim=1)
+        return self.temperature**2 * divergence(log_p, log_q).mean()

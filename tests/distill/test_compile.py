@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from distill import paths
 from distill.aggregators import Adaptive
 from distill.batch import Batch
 from distill.distiller import Distiller
 from distill.models import ResNet8
-from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, SoftmaxRegression, SoftTarget
 from distill.tasks import Classification
 from distill.teacher import Teacher
 
@@ -24,9 +25,8 @@ def make() -> tuple[Distiller, dict[str, Any]]:
     torch.manual_seed(0)
     task = Classification()
     teacher = Teacher(ResNet8(num_classes=4, width=16), task)
-    paths = [SoftTarget(), Logits(), AttentionTransfer(), NSTGram(), FeatureMap(), SoftmaxRegression()]
-    named = {type(path).__name__: path for path in paths}
-    distiller = Distiller(ResNet8(num_classes=4, width=8), teacher, named, Adaptive(), task, sample=IMAGES[:2])
+    every = {name: getattr(paths, name)() for name in paths.__all__}
+    distiller = Distiller(ResNet8(num_classes=4, width=8), teacher, every, Adaptive(), task, sample=IMAGES[:2])
     return distiller.train(), distiller.targets(teacher(IMAGES))
 
 
@@ -44,7 +44,8 @@ def test_a_distiller_compiles_to_one_graph_once_and_computes_the_same():
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(other, backend=counter, fullgraph=True)
     for progress in (0.0, 0.25, 0.5, 1.0):
-        wanted, found = distiller(BATCH, targets, progress), compiled(BATCH, targets, progress)
+        batch = replace(BATCH, progress=torch.tensor(progress))
+        wanted, found = distiller(batch, targets), compiled(batch, targets)
         for value, expected in zip(found, wanted, strict=True):
             torch.testing.assert_close(value, expected)
         for module, step in ((distiller, wanted), (other, found)):

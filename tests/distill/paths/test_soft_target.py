@@ -9,6 +9,7 @@ from path_cases import batch_of, connect
 from torch import Tensor
 
 from distill.paths import Path, SoftTarget
+from distill.paths.softened import standardized
 from distill.taps import OUTPUT
 
 
@@ -43,7 +44,21 @@ def golden_rounding_below_zero(cls: type[Path]) -> None:
         assert 0 <= loss.item() < 1e-5
 
 
-GOLDENS = {"SoftTarget": (golden_two_classes, golden_default_temperature, golden_rounding_below_zero)}
+def golden_standardized(cls: type[Path]) -> None:
+    # Two standardised logits are -1/sqrt(2) and 1/sqrt(2) whatever they were.  T = sqrt(2) / ln 3: q = (1/4, 3/4),
+    # p = (3/4, 1/4), KL = 3/4 ln 3 - 1/4 ln 3 = 1/2 ln 3, times T^2 = 2 / (ln 3)^2.
+    path = connect(cls(temperature=math.sqrt(2) / math.log(3), standardize=True), [(1, 1, 1)], [(1, 1, 1)])
+    student, teacher = torch.tensor([[0.0, 5.0]]), torch.tensor([[7.0, 3.0]])
+    loss = path({OUTPUT: student}, path.target({OUTPUT: teacher}), batch_of(1))["logits"]
+    torch.testing.assert_close(loss, torch.tensor(1 / math.log(3)))
+    # Three logits (1, 2, 6): mean 3, deviation sqrt((4 + 1 + 9) / 2) = sqrt(7).
+    found = standardized(torch.tensor([[1.0, 2.0, 6.0]]))
+    torch.testing.assert_close(found, torch.tensor([[-2.0, -1.0, 3.0]]) / math.sqrt(7))
+
+
+GOLDENS = {
+    "SoftTarget": (golden_two_classes, golden_default_temperature, golden_rounding_below_zero, golden_standardized)
+}
 
 
 def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:

@@ -1,0 +1,26 @@
+"""Checks of the numbers that users give as options."""
+
+from __future__ import annotations
+
+import math
+
+
+def finite(name: str, value: object, *, above: float | None = None, at_least: float | None = None) -> float:
+    """Return the option ``value`` as a float.
+
+    Args:
+        name: the option, for the message.
+        value: what the user gave.
+        above: exclusive lower bound.
+        at_least: inclusive lower bound.
+
+    Raises:
+        ValueError: it is no finite number, or it is out of bounds.
+    """
+    rule = "a finite number"
+    rule += f" above {above:g}" if above is not None else f" of at least {at_least:g}" if at_least is not None else ""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name} must be {rule}, found {value!r}")
+    if (above is not None and value <= above) or (at_least is not None and value < at_least):
+        raise ValueError(f"{name} must be {rule}, found {value!r}")
+    return float(value)

@@ -1,0 +1,62 @@
+"""Multi-level logits: agreement on samples, on the likeness of samples, and on the likeness of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.batch import Batch
+from distill.options import finite
+from distill.paths.base import LogitPath
+from distill.paths.softened import divergence, standardized
+
+
+class MultiLevelLogits(LogitPath):
+    """Matches answers at three levels and several temperatures.
+
+    With ``p = softmax(t / T)`` and ``q = softmax(s / T)``, ``[batch, class]``, ``B`` samples and ``C`` classes::
+
+        sample = T^2 * mean over batch of sum over classes of p * log(p / q)
+        batch = || q q' - p p' ||^2 / B               # [batch, batch]: which samples are alike
+        class = || q' q - p' p ||^2 / C               # [class, class]: which classes are alike
+        loss = sum over temperatures of (sample + batch + class)
+
+    The second term depends on the batch; each worker looks at its own share. The target is ``t``.
+
+    Source: Jin, Wang and Lin 2023, *Multi-level logit distillation* (CVPR), with the temperatures of their code.
+    Departures: one view of each image, while their code has a weakly and a strongly augmented one; and no masks, with
+    which it leaves out the half of the samples and classes that the teacher is surest of in some of its terms.
+
+    Args:
+        temperatures: all above 0.
+        standardize: whether to standardise each sample's logits first (Sun et al. 2024, arXiv:2403.01427).
+
+    Raises:
+        ValueError: no temperature, or one is not a finite number above 0.
+    """
+
+    batch_dependent = True
+
+    def __init__(self, temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0), standardize: bool = False) -> None:
+        super().__init__()
+        self.temperatures = tuple(finite("temperatures", each, above=0) for each in temperatures)
+        if not self.temperatures:
+            raise ValueError("temperatures must hold at least one number, found none")
+        self.standardize = standardize
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        if self.standardize:
+            student, teacher = standardized(student), standardized(teacher)
+        return torch.stack([_levels(student / each, teacher / each, each) for each in self.temperatures]).sum()
+
+
+def _levels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    log_q, log_p = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    q, p = log_q.exp(), log_p.exp()
+    sample = temperature**2 * divergence(log_p, log_q).mean()
+    batch = (q @ q.mT - p @ p.mT).square().sum() / len(q)
+    classes = (q.mT @ q - p.mT @ p).square().sum() / q.shape[1]
+    return sample + batch + classes

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from path_cases import batch_of, connect
+from torch import Tensor
+
+from distill.paths import WSLD, Path
+from distill.taps import OUTPUT
+
+
+def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) -> Tensor:
+    one, classes = torch.tensor(student, dtype=torch.float64), len(student[0])
+    connect(path, [(1, 1, 1)], [(1, 1, 1)], torch.nn.Linear(1, classes))
+    other = torch.tensor(teacher, dtype=torch.float64)
+    return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
+
+
+def golden_two_classes(cls: type[Path]) -> None:
+    # T = 2.  Student (0, 2 ln 3): q = (1/4, 3/4).  Teacher (5, 5): p = (1/2, 1/2).  KL = 1/2 ln(4/3).
+    # Label 0, at temperature 1: c_s = ln(1 + 9) = ln 10, c_t = ln 2; weight 1 - exp(-ln 10 / ln 2).
+    # A second sample with equal answers gives 0, so the mean is half of 4 * weight * 1/2 ln(4/3).
+    weight = 1 - math.exp(-math.log(10) / math.log(2))
+    found = loss_of(cls(), [[0.0, 2 * math.log(3)], [3.0, 1.0]], [[5.0, 5.0], [3.0, 1.0]])
+    assert found.item() == pytest.approx(weight * math.log(4 / 3), rel=1e-6)
+
+
+def golden_better_than_the_teacher(cls: type[Path]) -> None:
+    # Student (2 ln 3, 0): q = (3/4, 1/4), c_s = ln(1 + 1/9) = ln(10/9).
+    # Teacher (0, 2 ln 3): p = (1/4, 3/4), c_t = ln 10.
+    # KL = 1/4 ln(1/3) + 3/4 ln 3 = 1/2 ln 3; the weight is small: 1 - exp(-ln(10/9) / ln 10).
+    weight = 1 - math.exp(-math.log(10 / 9) / math.log(10))
+    found = loss_of(cls(), [[2 * math.log(3), 0.0]], [[0.0, 2 * math.log(3)]])
+    assert found.item() == pytest.approx(4 * weight * math.log(3) / 2, rel=1e-6)
+
+
+GOLDENS = {"WSLD": (golden_two_classes, golden_better_than_the_teacher)}
+
+
+def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:
+    """Class by class, from probabilities; the label is class 0, as in `batch_of`."""
+    total = 0.0
+    for one, other in zip(student[OUTPUT].tolist(), teacher[OUTPUT].tolist(), strict=True):
+        behind = -math.log(softmax(one)[0]) / (-math.log(softmax(other)[0]) + 1e-7)
+        q, p = (softmax([value / 2 for value in logits]) for logits in (one, other))
+        total += (1 - math.exp(-behind)) * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    return {"logits": 4 * total / len(student[OUTPUT])}
+
+
+def softmax(logits: list[float]) -> list[float]:
+    total = sum(math.exp(value) for value in logits)
+    return [math.exp(value) / total for value in logits]
+
+
+def test_no_gradient_passes_through_the_weight() -> None:
+    # d/ds of T^2 KL is T (q - p); for q = (1/4, 3/4), p = (1/2, 1/2), T = 2: (-1/2, 1/2), times the weight alone.
+    student = torch.tensor([[0.0, 2 * math.log(3)]], dtype=torch.float64, requires_grad=True)
+    path = connect(WSLD(), [(1, 1, 1)], [(1, 1, 1)], torch.nn.Linear(1, 2))
+    path({OUTPUT: student}, path.target({OUTPUT: torch.zeros(1, 2).double()}), batch_of(1))["logits"].backward()
+    weight = 1 - math.exp(-math.log(10) / math.log(2))
+    torch.testing.assert_close(student.grad, weight * torch.tensor([[-0.5, 0.5]]).double(), rtol=1e-5, atol=0)
+
+
+def test_a_teacher_without_loss_counts_in_full() -> None:
+    assert loss_of(WSLD(), [[0.0, 0.0]], [[1e4, 0.0]]).item() == pytest.approx(4 * math.log(2))
+
+
+@pytest.mark.parametrize("temperature", [0.0, math.nan])
+def test_options_out_of_bounds_are_refused(temperature: Any) -> None:
+    with pytest.raises(ValueError, match="temperature must be a finite number"):
+        WSLD(temperature)
