@@ -96,7 +96,7 @@ def train(aggregator: Aggregator, part: slice, *, with_batchnorm: bool) -> dict[
     weights = []
     for step in range(NUM_STEPS):
         batch = share(samples(step), part)
-        result = module(batch, distiller.targets(teacher(batch.images)), 0.0)
+        result = module(batch, distiller.targets(teacher(batch.images)))
         optimizer.zero_grad()
         result.total.backward()
         first = first or gradients(distiller)

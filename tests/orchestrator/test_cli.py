@@ -161,7 +161,7 @@ def test_unknown_flags_are_refused(capsys):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("paths", ["SoftTarget(temperature = 4.0)", "AttentionTransfer(taps = 'auto')"]),
+        ("paths", ["SoftTarget(temperature = 4.0, standardize = false)", "AttentionTransfer(taps = 'auto')"]),
         ("aggregators", ["Fixed(weights)", "Adaptive("]),
         ("models", ["ResNet8(width = 16)", "every public model of torchvision.models"]),
         ("datasets", ["Digits(", "FashionMNIST("]),

@@ -36,7 +36,15 @@ def golden_three_classes(cls: type[Path]) -> None:
     assert loss_of(cls(), student, teacher).item() == pytest.approx(1.5, rel=1e-5)
 
 
-GOLDENS = {"DIST": (golden_two_classes, golden_three_classes)}
+def golden_contrary(cls: type[Path]) -> None:
+    # q (3/4, 1/4) and (2/3, 1/3), p (1/4, 3/4) and (2/5, 3/5): -1 for either sample, loss 2.
+    # Class 0: q falls, p rises: -1, loss 2; class 1 likewise.  2 + 2.
+    student = [[math.log(3), 0.0], [math.log(2), 0.0]]
+    teacher = [[0.0, math.log(3)], [0.0, math.log(1.5)]]
+    assert loss_of(cls(), student, teacher).item() == pytest.approx(4, rel=1e-5)
+
+
+GOLDENS = {"DIST": (golden_two_classes, golden_three_classes, golden_contrary)}
 
 
 def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:

@@ -26,7 +26,7 @@ def mistakes(**sections):
 
 def test_defaults_of_our_classes_are_filled_in_and_those_of_others_are_not():
     experiment = semantics(structure(Document("sweep.yaml", FILE)))
-    assert experiment.paths["kd"] == {"use": "SoftTarget", "temperature": 4.0}
+    assert experiment.paths["kd"] == {"use": "SoftTarget", "temperature": 4.0, "standardize": False}
     assert experiment.student.model == {"use": "ResNet8", "width": 16}
     assert experiment.train.optimizer == {"use": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
     assert experiment.teacher.train["optimizer"] == experiment.train.optimizer
