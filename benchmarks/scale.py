@@ -80,7 +80,7 @@ def measure(folder: Path, trials: int) -> dict[str, Any]:
 
 
 def _watch(driver: subprocess.Popen[bytes], records: Path) -> list[dict[str, float]]:
-    """Read the driver's resident memory and the number of trials that ended until it ends."""
+    """Read the driver's memory, its CPU seconds and the number of trials that ended, until it ends."""
     seen = []
     started = time.perf_counter()
     while driver.poll() is None:
@@ -88,9 +88,16 @@ def _watch(driver: subprocess.Popen[bytes], records: Path) -> list[dict[str, flo
         lines = status.read_text().splitlines() if status.exists() else []
         memory = [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
         if memory:
-            seen.append({"seconds": time.perf_counter() - started, "mib": memory[0] / 1024, "ended": _lines(records)})
+            point = {"seconds": time.perf_counter() - started, "mib": memory[0] / 1024, "ended": _lines(records)}
+            seen.append(point | {"cpu": _cpu_seconds(driver.pid)})
         time.sleep(2)
     return seen
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process, all its threads, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _lines(path: Path) -> int:
@@ -108,15 +115,23 @@ def _ask_mlflow(database: Path) -> float:
     return time.perf_counter() - started
 
 
+def driver_seconds(result: dict[str, Any]) -> float:
+    """Return the driver's CPU seconds a trial, without what it took before the first fifth had ended."""
+    steady = [point for point in result["driver"] if point["ended"] > 0.2 * result["trials"]]
+    first: dict[str, float] = steady[0]
+    last: dict[str, float] = steady[-1]
+    return (last["cpu"] - first["cpu"]) / max(1.0, last["ended"] - first["ended"])
+
+
 def report(result: dict[str, Any]) -> list[str]:
     """Return what was measured, in words."""
     trials, driver = result["trials"], result["driver"]
     steady = [point for point in driver if point["ended"] > 0.2 * trials]
     first, last = steady[: len(steady) // 4 or 1], steady[-(len(steady) // 4 or 1) :]
     grown = statistics.mean(p["mib"] for p in last) - statistics.mean(p["mib"] for p in first)
-    per_trial = result["seconds"] / trials
     return [
-        f"{trials} trials in {result['seconds'] / 60:.1f} min: {per_trial:.2f} s a trial",
+        f"{trials:,} trials in {result['seconds'] / 60:.1f} min: {result['seconds'] / trials:.2f} s a trial, of these "
+        f"{driver_seconds(result):.3f} s of the driver's CPU",
         f"{result['bytes'] / trials / 1000:.1f} kB a trial on disk, {result['bytes_of_mlflow'] / trials / 1000:.1f} kB "
         "of it in MLflow",
         f"driver: {max(p['mib'] for p in driver):.0f} MiB at most, {grown:+.1f} from a fifth of the trials to the end",
