@@ -22,6 +22,7 @@ from orchestrator.assemble import resolve_optimizer, resolve_scheduler
 from orchestrator.job import Job
 from orchestrator.preparation import prepare
 from orchestrator.storage import Storage
+from orchestrator.trajectory_picture import PICTURE, TRAJECTORY, draw
 
 CHECKPOINTS = "checkpoints"
 
@@ -29,8 +30,8 @@ CHECKPOINTS = "checkpoints"
 def execute(payload: Mapping[str, Any], host: Host) -> dict[str, Any]:
     """Run one job to its end, or until the host stops it; continue from its last checkpoint where there is one.
 
-    Rank 0 leaves in the run's folder: ``student.pt`` (a plain state dict), ``trajectory.parquet``, ``config.json`` and
-    ``result.json``.
+    Rank 0 leaves in the run's folder: ``student.pt`` (a plain state dict), ``trajectory.parquet`` and its picture,
+    ``config.json`` and ``result.json``.
 
     Args:
         payload: a :class:`Job` as plain data.
@@ -62,7 +63,7 @@ def execute(payload: Mapping[str, Any], host: Host) -> dict[str, Any]:
         "data_fingerprint": prepared.data.fingerprint,
     }
     if host.rank == 0 and result["status"] == "finished":
-        _leave(storage, prepared.student, trainer, config=job.config, result=result)
+        _leave(storage, prepared.student, trainer, job=job, result=result)
     return result
 
 
@@ -88,19 +89,23 @@ def _recipe(config: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _leave(
-    storage: Storage, student: nn.Module, trainer: Trainer, *, config: Mapping[str, Any], result: Mapping[str, Any]
-) -> None:
-    """Write what outlives the run into its folder, the result last: its presence says that the rest is whole."""
+def _leave(storage: Storage, student: nn.Module, trainer: Trainer, *, job: Job, result: Mapping[str, Any]) -> None:
+    """Write what outlives the run into its folder, the result last: its presence says that the rest is whole.
+
+    The trajectory is drawn here and not by the driver, whom half a second a run would keep from all other runs.
+    """
     aside = Path(tempfile.mkdtemp(prefix="distillery-"))
     try:
         torch.save({name: value.cpu() for name, value in student.state_dict().items()}, aside / "student.pt")
-        trainer.trajectory.write(aside / "trajectory.parquet")
-        files = {name: _digest(aside / name) for name in ("student.pt", "trajectory.parquet")}
+        trainer.trajectory.write(aside / TRAJECTORY)
+        files = {name: _digest(aside / name) for name in ("student.pt", TRAJECTORY)}
         (aside / "result.json").write_text(json.dumps({**result, "files": files}, indent=2))
-        (aside / "config.json").write_text(json.dumps(config, indent=2))
-        for name in ("student.pt", "trajectory.parquet", "config.json", "result.json"):
-            storage.upload(aside / name, name)
+        (aside / "config.json").write_text(json.dumps(job.config, indent=2))
+        if trainer.distiller.layers:
+            draw(aside / TRAJECTORY, aside / PICTURE, title=job.name)
+        for name in ("student.pt", TRAJECTORY, PICTURE, "config.json", "result.json"):
+            if (aside / name).exists():
+                storage.upload(aside / name, name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -34,6 +34,7 @@ class Job:
             the teacher need not be trained.
         teacher: path or URI of the teacher's folder, where the run has one.
         store: the target store, where it is used.
+        name: what people call the run.
     """
 
     config: dict[str, Any]
@@ -42,6 +43,7 @@ class Job:
     role: Literal["student", "teacher", "trial"] = "student"
     teacher: str | None = None
     store: StoreJob | None = None
+    name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

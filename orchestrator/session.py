@@ -11,6 +11,7 @@ from orchestrator.config.planned_run import PlannedRun
 from orchestrator.outputs import Outputs
 from orchestrator.storage import Storage
 from orchestrator.tracking import SweepLog
+from orchestrator.trajectory_picture import PICTURE, TRAJECTORY
 
 log = logging.getLogger(__name__)
 
@@ -46,18 +47,19 @@ class Session:
         self._log.end_run(run, result, trajectory=trajectory, picture=picture)
 
     def _pictured(self, run: PlannedRun) -> tuple[Path | None, Path | None]:
-        """Bring a run's trajectory to this machine and draw it; a student alone has none to draw."""
-        storage = Storage(self._outputs.run_directory(run.key))
-        if not run.paths or not storage.exists("trajectory.parquet"):
+        """Bring a run's trajectory and its picture to this machine; a student alone has none to show."""
+        if not run.paths:
             return None, None
-        from orchestrator.trajectory_picture import draw
-
-        folder = self._outputs.folder / "runs" / run.key
-        trajectory, picture = folder / "trajectory.parquet", folder / "trajectory.png"
-        if not trajectory.exists():
-            storage.download("trajectory.parquet", trajectory)
-        draw(trajectory, picture, title=run.name)
+        trajectory, picture = (self._brought(run, name) for name in (TRAJECTORY, PICTURE))
         return trajectory, picture
+
+    def _brought(self, run: PlannedRun, name: str) -> Path | None:
+        storage, file = Storage(self._outputs.run_directory(run.key)), self._outputs.folder / "runs" / run.key / name
+        if not file.exists():
+            if not storage.exists(name):
+                return None
+            storage.download(name, file)
+        return file
 
 
 def record(run: PlannedRun, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def _payload(planned: PlannedRun, *, outputs: Outputs, plan: StorePlan) -> dict[
         directory=outputs.run_directory(planned.key),
         teacher=teacher_directory(planned.config, outputs.root),
         store=plan.job(planned.config),
+        name=planned.name,
     ).to_dict()
 
 

@@ -115,6 +115,7 @@ def _train(planned: PlannedRun, outputs: Outputs, mirror: SweepLog, run_job: Run
         directory=outputs.run_directory(planned.key),
         teacher=teacher_directory(planned.config, outputs.root),
         store=plan.job(planned.config),
+        name=planned.name,
     )
     result = run_job(planned, job, _Printing(Session(outputs, mirror)))
     plan.keep_to_budget()

@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+TRAJECTORY, PICTURE = "trajectory.parquet", "trajectory.png"
+"""What a run leaves in its folder."""
+
 # Okabe and Ito's colours, which colour-blind people tell apart, the pale ones darkened: they are text here too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA3377", "#3A97C9", "#B87A00", "#7A4B00")
 _TASK_COLOUR = "#4D4D4D"

@@ -255,7 +255,8 @@ def test_everything_registered_can_be_checked_completed_and_checked_again(slot, 
 
 
 def test_completing_writes_out_our_defaults_and_not_those_of_others():
-    assert blueprint({"use": "SoftTarget"}, PATH).plain() == {"use": "SoftTarget", "temperature": 4.0, "standardize": False}
+    soft_target = {"use": "SoftTarget", "temperature": 4.0, "standardize": False}
+    assert blueprint({"use": "SoftTarget"}, PATH).plain() == soft_target
     assert blueprint({"use": "torch.optim.SGD", "lr": 1}, OPTIMIZER).plain() == {"use": "torch.optim.SGD", "lr": 1.0}
     split = blueprint({"use": "Digits", "split": {"validation": 5}}, DATASET).plain()["split"]
     assert split == {"validation": 5, "train": None, "teacher": "same", "test": 0.2, "seed": 0, "protocol": "holdout"}
