@@ -116,25 +116,30 @@ def _ask_mlflow(database: Path) -> float:
 
 
 def driver_seconds(result: dict[str, Any]) -> float:
-    """Return the driver's CPU seconds a trial, without what it took before the first fifth had ended."""
-    steady = [point for point in result["driver"] if point["ended"] > 0.2 * result["trials"]]
-    first: dict[str, float] = steady[0]
-    last: dict[str, float] = steady[-1]
+    """Return the driver's CPU seconds a trial while trials come and go."""
+    steady = _steady(result)
+    first, last = steady[0], steady[-1]
     return (last["cpu"] - first["cpu"]) / max(1.0, last["ended"] - first["ended"])
+
+
+def _steady(result: dict[str, Any]) -> list[dict[str, float]]:
+    """Return what was seen of the driver between its start and its conclusion: beyond a fifth of the trials."""
+    points: list[dict[str, float]] = result["driver"]
+    return [point for point in points if 0.2 * result["trials"] < point["ended"] < result["trials"]]
 
 
 def report(result: dict[str, Any]) -> list[str]:
     """Return what was measured, in words."""
-    trials, driver = result["trials"], result["driver"]
-    steady = [point for point in driver if point["ended"] > 0.2 * trials]
+    trials, steady = result["trials"], _steady(result)
     first, last = steady[: len(steady) // 4 or 1], steady[-(len(steady) // 4 or 1) :]
+    most = max(point["mib"] for point in result["driver"])
     grown = statistics.mean(p["mib"] for p in last) - statistics.mean(p["mib"] for p in first)
     return [
         f"{trials:,} trials in {result['seconds'] / 60:.1f} min: {result['seconds'] / trials:.2f} s a trial, of these "
         f"{driver_seconds(result):.3f} s of the driver's CPU",
         f"{result['bytes'] / trials / 1000:.1f} kB a trial on disk, {result['bytes_of_mlflow'] / trials / 1000:.1f} kB "
         "of it in MLflow",
-        f"driver: {max(p['mib'] for p in driver):.0f} MiB at most, {grown:+.1f} from a fifth of the trials to the end",
+        f"driver: {most:.0f} MiB at most, {grown:+.1f} from a fifth of the trials to the last",
         f"MLflow finds the ten best runs in {result['mlflow_seconds']:.2f} s",
     ]
 

@@ -26,8 +26,17 @@ def main() -> None:
 
 
 def summary() -> list[str]:
-    """Return the lines that the README quotes."""
-    parts = [_step(), _loading(), _rounding(), _sweep(), _orchestration(), _tracking(), _scale()]
+    """Return the lines that the README quotes, of the measurements that were saved."""
+    makers = {
+        "step": _step,
+        "loading": _loading,
+        "rounding": _rounding,
+        "sweep": _sweep,
+        "orchestration": _orchestration,
+        "tracking": _tracking,
+        "scale": _scale,
+    }
+    parts = [make() for name, make in makers.items() if (RESULTS / f"{name}.json").exists()]
     return [line for number, part in enumerate(parts) for line in (part if number == 0 else ["", *part])]
 
 
