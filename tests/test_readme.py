@@ -75,3 +75,12 @@ def test_the_experiment_file_is_right(tmp_path):
     (tmp_path / "shown.yaml").write_text(block[1])
     assert yaml.safe_load(block[1])["search"]
     assert len(Design(load(tmp_path / "shown.yaml")).planned()) == 3 * 3 * 3 + 3
+
+
+def test_measurements_are_those_that_were_saved(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))  # benchmarks are no part of the package
+    from benchmarks.summary import summary
+
+    section = README.partition("## What it costs")[2].partition("\n## ")[0]
+    quoted = [line.removeprefix("    ") for line in section.splitlines() if line.startswith("    ") or not line]
+    assert "\n".join(summary()) in "\n".join(quoted)
