@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -70,6 +71,19 @@ def connect(path: Path, student: Shapes, teacher: Shapes, classifier: nn.Linear 
         make_probe("t", teacher, num_classes=num_classes, classifier=classifier),
     )
     return path
+
+
+def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) -> Tensor:
+    """Return the loss of a path between logits, given as rows; the label of every sample is class 0."""
+    one, other = (torch.tensor(rows, dtype=torch.float64) for rows in (student, teacher))
+    connect(path, [(1, 1, 1)], [(1, 1, 1)], nn.Linear(1, one.shape[1]))
+    return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    """Return the probabilities of one sample."""
+    total = sum(math.exp(value) for value in logits)
+    return [math.exp(value) / total for value in logits]
 
 
 def identity_adapters(path: Path) -> Path:

@@ -6,18 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import batch_of, connect
+from path_cases import batch_of, connect, loss_of, softmax
 from torch import Tensor
 
 from distill.paths import CurriculumTemperature, Path
 from distill.taps import OUTPUT
-
-
-def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) -> Tensor:
-    one, classes = torch.tensor(student, dtype=torch.float64), len(student[0])
-    connect(path, [(1, 1, 1)], [(1, 1, 1)], torch.nn.Linear(1, classes))
-    other = torch.tensor(teacher, dtype=torch.float64)
-    return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
 
 
 def golden_value(cls: type[Path]) -> None:
@@ -77,11 +70,6 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
         q, p = (softmax([value / temperature for value in logits]) for logits in (one, other))
         total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     return {"logits": temperature**2 * total / len(student[OUTPUT])}
-
-
-def softmax(logits: list[float]) -> list[float]:
-    total = sum(math.exp(value) for value in logits)
-    return [math.exp(value) / total for value in logits]
 
 
 def test_descent_makes_the_task_harder() -> None:

@@ -5,18 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import batch_of, connect
+from path_cases import batch_of, connect, loss_of, softmax
 from torch import Tensor
 
 from distill.paths import DIST, Path
 from distill.taps import OUTPUT
-
-
-def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) -> Tensor:
-    one, classes = torch.tensor(student, dtype=torch.float64), len(student[0])
-    connect(path, [(1, 1, 1)], [(1, 1, 1)], torch.nn.Linear(1, classes))
-    other = torch.tensor(teacher, dtype=torch.float64)
-    return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
 
 
 def golden_two_classes(cls: type[Path]) -> None:
@@ -60,11 +53,6 @@ def correlation(one: Any, other: Any) -> float:
     one, other = ([value - sum(row) / len(row) for value in row] for row in (one, other))
     norm = math.sqrt(sum(a * a for a in one)) * math.sqrt(sum(b * b for b in other))
     return sum(a * b for a, b in zip(one, other, strict=True)) / (norm + 1e-8)
-
-
-def softmax(logits: list[float]) -> list[float]:
-    total = sum(math.exp(value) for value in logits)
-    return [math.exp(value) / total for value in logits]
 
 
 def test_scale_and_shift_of_the_answers_are_forgiven() -> None:

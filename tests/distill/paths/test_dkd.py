@@ -5,18 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import batch_of, connect
+from path_cases import batch_of, connect, loss_of, softmax
 from torch import Tensor
 
 from distill.paths import DKD, Path
 from distill.taps import OUTPUT
-
-
-def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) -> Tensor:
-    one, classes = torch.tensor(student, dtype=torch.float64), len(student[0])
-    connect(path, [(1, 1, 1)], [(1, 1, 1)], torch.nn.Linear(1, classes))
-    other = torch.tensor(teacher, dtype=torch.float64)
-    return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
 
 
 def golden_three_classes(cls: type[Path]) -> None:
@@ -51,11 +44,6 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
         rest_q, rest_p = ([value / (1 - answers[0]) for value in answers[1:]] for answers in (q, p))
         total += binary + 8 * sum(a * math.log(a / b) for a, b in zip(rest_p, rest_q, strict=True))
     return {"logits": 16 * total / len(student[OUTPUT])}
-
-
-def softmax(logits: list[float]) -> list[float]:
-    total = sum(math.exp(value) for value in logits)
-    return [math.exp(value) / total for value in logits]
 
 
 def test_soft_targets_are_the_same_with_beta_as_the_teacher_s_doubt() -> None:

@@ -4,19 +4,11 @@ import math
 from typing import Any
 
 import pytest
-import torch
-from path_cases import batch_of, connect
+from path_cases import loss_of, softmax
 from torch import Tensor
 
 from distill.paths import MultiLevelLogits, Path
 from distill.taps import OUTPUT
-
-
-def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) -> Tensor:
-    one, classes = torch.tensor(student, dtype=torch.float64), len(student[0])
-    connect(path, [(1, 1, 1)], [(1, 1, 1)], torch.nn.Linear(1, classes))
-    other = torch.tensor(teacher, dtype=torch.float64)
-    return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
 
 
 def golden_one_sample(cls: type[Path]) -> None:
@@ -67,11 +59,6 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
             for m in range(classes):
                 total += sum(q[i][k] * q[i][m] - p[i][k] * p[i][m] for i in range(count)) ** 2 / classes
     return {"logits": total}
-
-
-def softmax(logits: list[float]) -> list[float]:
-    total = sum(math.exp(value) for value in logits)
-    return [math.exp(value) / total for value in logits]
 
 
 @pytest.mark.parametrize("temperatures", [(), (0.0,), (1.0, math.nan)])
