@@ -91,7 +91,10 @@ def test_a_cluster_that_ran_before_has_its_own_dashboard(ray_calls, monkeypatch)
             r"--address: cannot reach .* at head:1 \(Could.*\); where it asks for a token, set RAY_AUTH_MODE=token",
         ),
         (RuntimeError("Unauthenticated: Missing authentication token"), "RAY_AUTH_MODE=token"),
-        (PermissionError(13, "Permission denied", "/root/.ray"), r"cannot write /root/\.ray.*home folder writable"),
+        (
+            PermissionError(13, "Permission denied", "/home/ann/.ray"),
+            r"cannot write /home/ann/\.ray.*home folder writable",
+        ),
     ],
 )
 def test_a_refused_connection_comes_with_advice(ray_calls, monkeypatch, error, message):
