@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from distill.fit_state import few, fit_state
+from distill.late import models
 from distill.safe_load import reason, safe_load
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def torchvision_state(factory: Callable[..., Any] | None, weights: str) -> tuple
             f"weights {weights!r} are those of a model of torchvision.models, found {found}; "
             "give other models their weights by checkpoint: PATH"
         )
-    choices = torchvision.models.get_model_weights(factory)
+    choices = models.get_model_weights(factory)
     if weights not in choices.__members__:
         near = difflib.get_close_matches(weights, choices.__members__, n=1, cutoff=0.3)
         raise ValueError(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets.utils import check_integrity
 
 from distill.data.base import Dataset
 from distill.data.memory_source import MemorySource
@@ -17,6 +16,7 @@ from distill.data.roots import ListedFile
 from distill.data.split import Split
 from distill.data.transforms import RandomCrop, RandomHorizontalFlip
 from distill.data.transforms.base import Transform
+from distill.late import datasets
 
 _NUM_TRAIN = 50_000
 _NUM_TEST = 10_000
@@ -71,7 +71,11 @@ class Cifar(Dataset):
             train = self.reader()(folder, train=True, download=self.download)
             test = self.reader()(folder, train=False)
         except RuntimeError as error:
-            damaged = [name for name, md5 in self._digests().items() if not check_integrity(f"{folder}/{name}", md5)]
+            damaged = [
+                name
+                for name, md5 in self._digests().items()
+                if not datasets.utils.check_integrity(f"{folder}/{name}", md5)
+            ]
             raise ValueError(
                 f"the files of {type(self).__name__} must have their published MD5, found others: "
                 f"{', '.join(self.root.location(name) for name in damaged)}; fetch them again"

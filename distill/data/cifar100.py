@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torchvision import datasets
-
 from distill.data.cifar import Cifar
 from distill.data.split import Split
 from distill.data.transforms.base import Transform
+from distill.late import datasets
 
 
 class CIFAR100(Cifar):

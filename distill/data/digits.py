@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional
 
 from distill.data.base import Dataset
 from distill.data.grey import add_channels, check_channels
@@ -15,6 +14,7 @@ from distill.data.memory_source import MemorySource
 from distill.data.split import Split
 from distill.data.transforms import RandomCrop
 from distill.data.transforms.base import Transform
+from distill.late import v2
 
 _NUM_IMAGES = 1797
 _SIDE = 8
@@ -66,5 +66,5 @@ class Digits(Dataset):
         images = torch.from_numpy(np.rint(digits.images * (255 / _NUM_LEVELS)).astype(np.uint8))
         images = add_channels(images, self.image_shape[0])
         if self.image_shape[1] != _SIDE:
-            images = functional.resize(images, list(self.image_shape[1:]), antialias=True)
+            images = v2.functional.resize(images, list(self.image_shape[1:]), antialias=True)
         return MemorySource(images, digits.target.astype(np.int64), [str(name) for name in digits.target_names])

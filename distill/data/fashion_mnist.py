@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torchvision import datasets
 
 from distill.data.base import Dataset
 from distill.data.grey import add_channels, check_channels
@@ -19,6 +18,7 @@ from distill.data.roots import ListedFile
 from distill.data.split import Split
 from distill.data.transforms import RandomCrop, RandomHorizontalFlip
 from distill.data.transforms.base import Transform
+from distill.late import datasets
 
 _SIDE = 28
 _PARTS = ("train", "t10k")

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from distill.data.roots import ListedFile, LocalRoot, Root
 from distill.data.source import Indices, Source, View
+from distill.late import v2
 
 MAX_PIXELS = 50_000_000
 """A few kilobytes of PNG can unpack to hundreds of megabytes; Pillow itself stops at 179 million pixels only."""
@@ -85,8 +85,8 @@ class FileSource(Source):
 
     def fit(self, image: Tensor) -> Tensor:
         """Resize the shorter side to ``resize`` (bilinear, antialiased) and cut out the middle square."""
-        resized = functional.resize(image, [self.resize], antialias=True)
-        fitted: Tensor = functional.center_crop(resized, [self.size, self.size])
+        resized = v2.functional.resize(image, [self.resize], antialias=True)
+        fitted: Tensor = v2.functional.center_crop(resized, [self.size, self.size])
         return fitted
 
     def digest(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,8 @@ class SweepLog:
         self._experiment = experiment
         self._source = source
         self._parent: str | None = None
-        self._ended: list[_Ended] = []
-        self._alone: list[_Ended] = []
+        self._ended: defaultdict[int, list[_Ended]] = defaultdict(list)  # by seed, and so are the students alone
+        self._alone: defaultdict[int, list[_Ended]] = defaultdict(list)
         self._charted: set[str] = set()
         self._pictured: dict[str, None] = {}  # a set that keeps its order
 
@@ -120,10 +121,10 @@ class SweepLog:
         if result["status"] != "finished":
             return
         ended = _Ended(run, result)
-        self._ended.append(ended)
+        self._ended[run.seed].append(ended)
         if run.kind == "student":
-            self._alone.append(ended)
-        for other in self._ended if run.kind == "student" else [ended]:
+            self._alone[run.seed].append(ended)
+        for other in self._ended[run.seed] if run.kind == "student" else [ended]:
             alone = self._alone_of(other.run)
             # A run of an earlier session is unknown here when somebody has removed that session's spool.
             if alone is not None and self._tracker.knows(other.run.key):
@@ -172,9 +173,8 @@ class SweepLog:
         """Return the student alone of the same seed that shares most of the other varied keys."""
         fitting = [
             alone
-            for alone in self._alone
-            if alone.run.seed == run.seed
-            and all(run.context.get(key, value) == value for key, value in alone.run.context.items())
+            for alone in self._alone[run.seed]
+            if all(run.context.get(key, value) == value for key, value in alone.run.context.items())
         ]
         return max(fitting, key=lambda alone: len(alone.run.context), default=None)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from distill.data.transforms.base import Transform
+from distill.late import v2
 
 
 class EachImage(Transform):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from distill.data.transforms.base import Transform, check_range
 from distill.data.transforms.rectangle import NUM_DRAWS, draw_offset, draw_sides, first_attempt
+from distill.late import v2
 
 
 class RandomResizedCrop(Transform):
@@ -40,7 +40,7 @@ class RandomResizedCrop(Transform):
         boxes = self.boxes(draws, height=images.shape[-2], width=images.shape[-1]).tolist()
         return torch.stack(
             [
-                functional.resized_crop(image, *box, size=[self.size, self.size], antialias=True)
+                v2.functional.resized_crop(image, *box, size=[self.size, self.size], antialias=True)
                 for image, box in zip(images, boxes, strict=True)
             ]
         )
