@@ -40,6 +40,7 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 TORCHRUN = "torchrun DDP, 2 workers"
+PLAIN_RAY = "bare loop in a TorchTrainer, 2 workers"
 
 NOT_OURS: dict[str, tuple[str, ...]] = {
     "distillery train": ("bare loop",),
@@ -103,9 +104,9 @@ def _round(folder: Path) -> Round:
         [reports] = history(folder / "outputs" / name).values()
         return Run(whole, _epochs(reports))
 
-    def loop(name: str, *launcher: str) -> Run:
+    def loop(name: str, *launcher: str, arguments: Sequence[str] = ()) -> Run:
         result = folder / f"{name}.json"
-        arguments = ["--file", str(file), "--storage", str(folder / "outputs"), "--result", str(result)]
+        arguments = ["--file", str(file), "--storage", str(folder / "outputs"), "--result", str(result), *arguments]
         whole = timed([sys.executable, *launcher, "-m", "benchmarks.bare_loop", *arguments], log=folder / f"{name}.log")
         return Run(whole, json.loads(result.read_text())["epochs"])
 
@@ -117,6 +118,7 @@ def _round(folder: Path) -> Round:
         "Ray Train, 1 worker": ours("train-1", "--address", "local"),
         "empty TorchTrainer, 1 worker": _script(folder, "empty-1", EMPTY_TRAINER, "1"),
         TORCHRUN: loop("torchrun", *torchrun),
+        PLAIN_RAY: loop("plain-ray", arguments=("--ray-workers", "2")),
         "Ray Train, 2 workers": ours("train-2", "run.workers=2"),
         "empty TorchTrainer, 2 workers": _script(folder, "empty-2", EMPTY_TRAINER, "2"),
     }
@@ -167,7 +169,7 @@ def summarise(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     summary: dict[str, dict[str, float]] = {}
     for name, seconds in fixed.items():
         summary[name] = {"n": len(rounds), "fixed": statistics.mean(seconds), "fixed_sd": _sd(seconds)}
-        against = TORCHRUN if name == "Ray Train, 2 workers" else "bare loop"
+        against = TORCHRUN if name.endswith("2 workers") else "bare loop"
         if rounds[0][name].epochs and name != TORCHRUN:
             epochs, bare = ([min(each[variant].epochs) for each in rounds] for variant in (name, against))
             ratio = timing.compare(epochs, bare)
@@ -180,13 +182,13 @@ def summarise(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
 
 def report(summary: dict[str, dict[str, float]]) -> list[str]:
     """Return the table."""
-    lines = [f"{'':32}{'a step':>18}{'fixed seconds a run':>22}{'of these ours':>18}"]
+    lines = [f"{'':40}{'a step':>18}{'fixed seconds a run':>22}{'of these ours':>18}"]
     for name, row in summary.items():
         step, fixed, ours = (
             f"{row[key]:.{places}f} +- {row[f'{key}_sd']:.{places}f}" if key in row else ""
             for key, places in (("step", 3), ("fixed", 1), ("ours", 1))
         )
-        lines.append(f"{name:32}{step:>18}{fixed:>22}{ours:>18}".rstrip())
+        lines.append(f"{name:40}{step:>18}{fixed:>22}{ours:>18}".rstrip())
     rounds = int(next(iter(summary.values()))["n"])
     return [
         *lines,
