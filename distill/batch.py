@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Samples(NamedTuple):
+    """All samples that a training sees.
+
+    Attributes:
+        indices: ``[sample]``, int64 positions in the data set's own order, ascending.
+        labels: ``[sample]``, int64.
+    """
+
+    indices: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)

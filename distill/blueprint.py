@@ -30,12 +30,14 @@ class Blueprint:
         target: what makes the object.
         options: checked and converted.
         defaults: those of the options that the file could have given and did not.
+        attached: attributes that the object gets when it is made.
     """
 
     name: str
     target: Callable[..., Any]
     options: Mapping[str, Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    attached: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, **provided: Any) -> Any:
         """Make the object.
@@ -51,14 +53,18 @@ class Blueprint:
         accepts = schema(self.target).accepts
         offered = {name: value for name, value in provided.items() if name not in options and accepts(name)}
         try:
-            return self.target(**options, **offered)
+            made = self.target(**options, **offered)
         except (TypeError, ValueError) as error:
             raise RejectedError(rejection(error, self.options)) from error
+        for name, value in self.attached.items():
+            setattr(made, name, value)
+        return made
 
     def plain(self) -> dict[str, Any]:
         """Return ``{use: NAME, **options}`` as plain data, defaults filled in where they are plain."""
         defaults = {name: value for name, value in self.defaults.items() if is_plain(value)}
-        return {"use": self.name} | {name: _plain(value) for name, value in (defaults | dict(self.options)).items()}
+        given = defaults | dict(self.options) | dict(self.attached)
+        return {"use": self.name} | {name: _plain(value) for name, value in given.items()}
 
 
 @singledispatch

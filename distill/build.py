@@ -92,15 +92,28 @@ def _fit_spec(
         target = slot.resolve(name, modules)
     except UnknownNameError as error:
         return nothing, [error.problem]
+    attached, problems_attached = _fit_attached(spec, slot)
     options, problems = fit_options(
-        {key: value for key, value in spec.items() if key != USE},
+        {key: value for key, value in spec.items() if key != USE and key not in slot.attached},
         target,
         partial(fit, leaf=partial(_fit_nested, modules=modules, given=given)),
         owner=name.rpartition(".")[2],
         given=(*given, *slot.reserved, *slot.offers),
         reserved=slot.reserved,
     )
-    return Blueprint(name, target, options, _defaults(slot, name, target, given)), problems
+    drawn = Blueprint(name, target, options, _defaults(slot, name, target, given), attached)
+    return drawn, problems + problems_attached
+
+
+def _fit_attached(spec: Mapping[str, Any], slot: Slot) -> tuple[dict[str, Any], list[Problem]]:
+    """Judge what a specification gives beside the options of its class."""
+    fitted: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, kind in slot.attached_classes().items():
+        if name in spec:
+            fitted[name], found_problems = fit(spec[name], kind)
+            problems += [problem.under(name) for problem in found_problems]
+    return fitted, problems
 
 
 def _defaults(slot: Slot, name: str, target: Any, given: Collection[str]) -> dict[str, Any]:

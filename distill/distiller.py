@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.aggregators import Aggregator, Losses
-from distill.batch import Batch
+from distill.batch import Batch, Samples
 from distill.counter_random import derive_seed
 from distill.paths import Path, Target
 from distill.taps import Probe, Tap, TapReader, probe
@@ -52,6 +52,7 @@ class Distiller(nn.Module):
         sample: ``[n >= 2, channel, height, width]``, images of the shape that training will see.
         seed: seeds each adapter by its path's name, so that an arm's other paths do not change it.
         precision: ``bfloat16`` runs the student under autocast; losses are always computed in float32.
+        samples: what the training will see, for the paths that keep a memory of it (``Path.needs_samples``).
 
     Raises:
         ValueError: a path cannot connect the two models, or the aggregator refuses a path.
@@ -70,6 +71,7 @@ class Distiller(nn.Module):
         sample: Tensor,
         seed: int = 0,
         precision: Precision = "float32",
+        samples: Samples | None = None,
     ) -> None:
         super().__init__()
         if paths and teacher is None:
@@ -84,11 +86,11 @@ class Distiller(nn.Module):
         watched: dict[str, Tap] = {}
         if teacher is not None and paths:
             teacher_probe = probe(teacher.model, sample, task.logits)
-            self._connect(student_probe, teacher_probe, seed)
+            self._connect(student_probe, teacher_probe, seed, samples)
             names = {pair.teacher for path in paths.values() for pair in path.pairs}
             teacher.watch([teacher_probe[name] for name in sorted(names)])
             watched = {pair.student: student_probe[pair.student] for path in paths.values() for pair in path.pairs}
-        self.layers = {name: tuple(pair.layer for pair in path.pairs) for name, path in paths.items()}
+        self.layers = {name: path.layers for name, path in paths.items()}
         self.layer_keys = tuple(f"{name}.{layer}" for name, layers in self.layers.items() for layer in layers)
         owners = [number for number, names in enumerate(self.layers.values()) for _ in names]
         self.register_buffer("_owners", torch.tensor(owners, dtype=torch.int64), persistent=False)
@@ -96,12 +98,14 @@ class Distiller(nn.Module):
         aggregator.connect(self.layers, negative)
         self._reader = TapReader(student, watched.values(), task.logits)
 
-    def _connect(self, student: Probe, teacher: Probe, seed: int) -> None:
+    def _connect(self, student: Probe, teacher: Probe, seed: int, samples: Samples | None) -> None:
         for name, path in self._paths.items():
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(seed, "path", name))
                 try:
                     path.connect(student, teacher)
+                    if path.needs_samples:
+                        path.meet(_known(samples))
                 except ValueError as error:
                     raise ValueError(f"paths.{name}: {error}") from error
 
@@ -133,7 +137,7 @@ class Distiller(nn.Module):
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output, taps = self._reader(batch.images)
         task = self.task.loss(output, batch)
-        losses = {name: path(taps, targets[name], batch) for name, path in self._paths.items()}
+        losses = {name: self._path_losses(name, taps, targets[name], batch) for name in self._paths}
         layers = _stack([losses[name][layer] for name, names in self.layers.items() for layer in names], like=task)
         if self.aggregator.granularity == "layer":
             aggregate = self.aggregator(Losses(task, layers, self.aggregator.keys, batch.progress))
@@ -142,9 +146,20 @@ class Distiller(nn.Module):
         aggregate = self.aggregator(Losses(task, _stack(sums, like=task), self.aggregator.keys, batch.progress))
         return Step(aggregate.total, task, layers, aggregate.weights[self._owners])
 
+    def _path_losses(self, name: str, taps: Mapping[str, Tensor], target: Target, batch: Batch) -> dict[str, Tensor]:
+        path = self._paths[name]
+        losses: dict[str, Tensor] = path(taps, target, batch)
+        return {layer: path.schedule.scale(loss, batch.progress) for layer, loss in losses.items()}
+
     def close(self) -> None:
         """Remove all hooks from the student, which is then the plain model again."""
         self._reader.close()
+
+
+def _known(samples: Samples | None) -> Samples:
+    if samples is None:
+        raise ValueError("this path keeps a memory of the training's samples: give the Distiller samples=...")
+    return samples
 
 
 def _stack(values: list[Tensor], *, like: Tensor) -> Tensor:

@@ -29,6 +29,32 @@ def mean(values: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def gather_rows(rows: Tensor) -> Tensor:
+    """Return the rows of all ranks, in rank order; every rank has equally many.
+
+    Gradient flows into this rank's own rows alone, multiplied by the number of ranks. Where a loss is computed from the
+    result alike on every rank, the mean of all ranks' gradients is then that of the loss.
+    """
+    if not is_active():
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows)
+    return gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        shares = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(shares, rows)
+        return torch.cat(shares)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        own = gradients[0].chunk(dist.get_world_size())[dist.get_rank()]
+        return own * dist.get_world_size()
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Return whether ``flag`` is set on any rank, so that all ranks decide alike."""
     if not is_active():

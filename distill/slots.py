@@ -41,6 +41,8 @@ class Slot:
         outside: modules of others whose public names count, each with the function that lists them.
         reserved: options that the program gives, and why a file must not.
         offers: options that the program fills in where a file leaves them out.
+        attached: attributes that a file can give every object of this slot beside the options of its class, each with
+            the dataclass that it is, as ``module:Class``.
     """
 
     name: str
@@ -49,12 +51,15 @@ class Slot:
     outside: Mapping[str, Callable[[ModuleType], Iterable[str]]] = field(default_factory=dict)
     reserved: Mapping[str, str] = field(default_factory=dict)
     offers: tuple[str, ...] = ()
+    attached: Mapping[str, str] = field(default_factory=dict)
 
     def base_class(self) -> type:
         """Import and return the base."""
-        module, _, name = self.base.partition(":")
-        base: type = getattr(importlib.import_module(module), name)
-        return base
+        return _class(self.base)
+
+    def attached_classes(self) -> dict[str, type]:
+        """Import and return the classes of what can be attached, by name."""
+        return {name: _class(where) for name, where in self.attached.items()}
 
     def accepts(self, candidate: Any) -> bool:
         """Whether ``candidate`` is of this slot's kind: a concrete class below the base, or its factory."""
@@ -130,6 +135,12 @@ class UnknownNameError(ValueError):
         self.problem = Problem("use", message, nearest_name)
 
 
+def _class(where: str) -> type:
+    module, _, name = where.partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
 def _defined(module: ModuleType) -> Iterable[str]:
     """Return the public names that are defined in the module itself, not imported into it."""
     return [name for name in exported(module) if getattr(getattr(module, name), "__module__", "") == module.__name__]
@@ -158,7 +169,12 @@ def _public(slot: Slot, module_name: str, names: Callable[[ModuleType], Iterable
 
 
 _BY_DATA = "the data set says how many"
-PATH = Slot("path", "distill.paths:Path", package="distill.paths")
+PATH = Slot(
+    "path",
+    "distill.paths:Path",
+    package="distill.paths",
+    attached={"schedule": "distill.paths.schedule:Schedule"},
+)
 AGGREGATOR = Slot("aggregator", "distill.aggregators:Aggregator", package="distill.aggregators")
 TASK = Slot("task", "distill.tasks:Task", package="distill.tasks")
 DATASET = Slot("dataset", "distill.data.base:Dataset", package="distill.data")

@@ -102,5 +102,9 @@ def _registry_lines(kind: str) -> Iterator[str]:
         summary = (inspect.getdoc(target) or "").partition("\n")[0]
         yield f"{name}({', '.join(options)})"
         yield f"    {summary}"
+    for name, kind_of in slot.attached_classes().items():
+        options = [describe_option(option) for option in schema(kind_of).options.values()]
+        yield f"each also takes {name}: {{{', '.join(options)}}}"
+        yield f"    {(inspect.getdoc(kind_of) or '').partition(chr(10))[0]}"
     for module in slot.outside if slot.registry() else ():
         yield f"and every public {slot.name} of {module}, as {module}.NAME"

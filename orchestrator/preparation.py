@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill.batch import Samples
 from distill.cache import cache_folder
 from distill.data import Data, Loader, Subset
 from distill.distiller import Distiller
@@ -74,6 +75,7 @@ def prepare(job: Job, host: Host) -> Preparation:
         sample=_sample(loaders.train, host),
         seed=config["seed"],
         precision=config["train"]["precision"],
+        samples=Samples(torch.from_numpy(data.train.indices), torch.from_numpy(data.train.labels)),
     ).to(host.device)
     stored = None
     if job.store is not None and teacher is not None:

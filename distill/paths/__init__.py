@@ -7,6 +7,7 @@ from distill.paths.base import LogitPath as LogitPath
 from distill.paths.base import Path as Path
 from distill.paths.base import Taps as Taps
 from distill.paths.base import Target as Target
+from distill.paths.batch_dependent import BatchDependent as BatchDependent
 from distill.paths.curriculum_temperature import CurriculumTemperature
 from distill.paths.dist import DIST
 from distill.paths.dkd import DKD
@@ -14,6 +15,7 @@ from distill.paths.feature_map import FeatureMap
 from distill.paths.logits import Logits
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
+from distill.paths.schedule import Schedule as Schedule
 from distill.paths.soft_target import SoftTarget
 from distill.paths.softened import SoftenedPath as SoftenedPath
 from distill.paths.softmax_regression import SoftmaxRegression

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.adapter import Adapter
-from distill.batch import Batch
+from distill.batch import Batch, Samples
 from distill.identity import describe
+from distill.paths.schedule import ALWAYS, Schedule
 from distill.taps import OUTPUT, Probe, TapPair, pair_last, pair_named, pair_stages
 
 Taps = Mapping[str, Tensor]
@@ -43,8 +44,18 @@ class Path(nn.Module, ABC):
     """The attributes on which the target depends, where they are not all of them. A class that says so answers for the
     classes below it, as long as these do not compute a target of their own."""
 
+    needs_samples: ClassVar[bool] = False
+    """Whether the path has to know, before the training, which samples it will see; see :meth:`meet`."""
+
+    schedule: Schedule = ALWAYS
+    """When the path takes part; a file's ``schedule: {start: ..., warm_up: ..., end: ...}`` beside the options."""
     pairs: tuple[TapPair, ...] = ()
     """Which student tap learns from which teacher tap; set by :meth:`connect`."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the path's losses and of its target's tensors; one a pair, unless a path says otherwise."""
+        return tuple(pair.layer for pair in self.pairs)
 
     def connect(self, student: Probe, teacher: Probe) -> None:
         """Choose the taps and build what depends on their shapes.
@@ -75,6 +86,9 @@ class Path(nn.Module, ABC):
 
     def build(self, student: Probe, teacher: Probe) -> None:
         """Build adapters and buffers from the shapes at ``self.pairs``; most paths need none."""
+
+    def meet(self, samples: Samples) -> None:
+        """Get to know the samples of the training, after :meth:`connect`; only where :attr:`needs_samples` says so."""
 
     @abstractmethod
     def target(self, taps: Taps) -> Target:
@@ -137,11 +151,17 @@ class FeaturePath(Path):
     Adapters and losses are computed in float32 (or float64), whatever precision the models run in.
 
     Args:
-        taps: ``auto`` pairs both models stage by stage; a list of ``{student: NAME, teacher: NAME}`` names modules.
+        taps: ``auto`` pairs both models stage by stage (some paths: their deepest features); a list of
+            ``{student: NAME, teacher: NAME}`` names modules.
 
     Raises:
         ValueError: ``taps`` is neither.
     """
+
+    before_activation: ClassVar[bool] = False
+    """Whether the path reads what enters the activation function at the end of a tap."""
+    only_last: ClassVar[bool] = False
+    """Whether ``auto`` means the deepest features alone."""
 
     def __init__(self, taps: TapChoice = "auto") -> None:
         super().__init__()
@@ -151,9 +171,12 @@ class FeaturePath(Path):
 
     def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
         """Pair by stage, or as the option ``taps`` says."""
-        if self.taps == "auto":
-            return pair_stages(student, teacher)
-        return pair_named(student, teacher, self.taps)
+        pairs = self.auto_pairs(student, teacher) if self.taps == "auto" else pair_named(student, teacher, self.taps)
+        return before_activation(pairs, student, teacher) if self.before_activation else pairs
+
+    def auto_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+        """Return the pairs that ``auto`` means: all stages, or with :attr:`only_last` the deepest features."""
+        return pair_last(student, teacher) if self.only_last else pair_stages(student, teacher)
 
     def target(self, taps: Taps) -> Target:
         """Return :meth:`layer_target` of every teacher tap."""
@@ -206,6 +229,18 @@ class AdaptedFeaturePath(FeaturePath):
         return adapted
 
 
+def before_activation(pairs: Sequence[TapPair], student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+    """Return the pairs with taps that read what enters the activation functions; the layers keep their names.
+
+    Raises:
+        ValueError: an activation function is no module, so that nothing can be hooked.
+    """
+    return tuple(
+        TapPair(student.before_activation(pair.student).name, teacher.before_activation(pair.teacher).name, pair.layer)
+        for pair in pairs
+    )
+
+
 def key(layer: str) -> str:
     """Return a layer's name as a legal submodule name, a different one for every layer.
 
@@ -246,6 +281,7 @@ __all__ = [
     "TapChoice",
     "Taps",
     "Target",
+    "before_activation",
     "key",
     "no_autocast",
     "pair_last",

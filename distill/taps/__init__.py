@@ -3,9 +3,10 @@
 from distill.taps.pairing import TapPair, pair_last, pair_named, pair_stages
 from distill.taps.probing import Probe, probe
 from distill.taps.reader import TapReader
-from distill.taps.tap import OUTPUT, Layout, Tap
+from distill.taps.tap import INPUT, OUTPUT, Layout, Tap
 
 __all__ = [
+    "INPUT",
     "OUTPUT",
     "Layout",
     "Probe",

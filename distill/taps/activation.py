@@ -9,12 +9,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from distill.taps.layout import describe
 from distill.taps.tap import OUTPUT, Layout, Tap
 
 _ORDERS: tuple[Layout, Layout] = ("nchw", "nhwc")
+_ACTIVATION_FUNCTIONS = frozenset(
+    {
+        F.celu,
+        F.elu,
+        F.gelu,
+        F.hardswish,
+        F.hardtanh,
+        F.leaky_relu,
+        F.mish,
+        F.relu,
+        F.relu6,
+        F.selu,
+        F.silu,
+        torch.celu_,
+        torch.relu,
+        torch.relu_,
+        torch.selu_,
+        Tensor.relu,
+        Tensor.relu_,
+    }
+)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -28,6 +51,7 @@ class Activation:
         tap: name, shape and layout; ``None`` where the output has no known layout.
         content: equal for modules that return the same values: one tensor, or a view of all of it.
         refusal: why the activation cannot be tapped; empty where it can.
+        activated_by: what turned it into an activation, if anything did last.
     """
 
     name: str
@@ -35,6 +59,20 @@ class Activation:
     tap: Tap | None
     content: int
     refusal: str
+    activated_by: ActivatedBy | None
+
+
+@dataclass(frozen=True)
+class ActivatedBy:
+    """An activation function (ReLU, GELU, ...) that made a tensor.
+
+    Attributes:
+        module: name of the module that is the function; empty where it was called as a plain function.
+        call: which call of the module it was, counted from 0.
+    """
+
+    module: str
+    call: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +83,21 @@ class _Call:
     version: int
 
 
-class _Recorder:
-    """The hooks of a recorded forward pass and what they saw."""
+class _Recorder(TorchFunctionMode):
+    """The hooks of a recorded forward pass and what they saw; as a mode it sees activation functions."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[_Call] = []
+        self.activated: dict[tuple[int, int], ActivatedBy] = {}  # by content and version
+        self._functions: list[Tensor] = []  # kept alive, so that no other tensor gets their identity
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _ACTIVATION_FUNCTIONS and isinstance(result, Tensor):
+            self._functions.append(result)
+            self.activated[content(result), result._version] = ActivatedBy("", 0)
+        return result
 
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         # Evaluation mode hides that a dropout will overwrite its input in training: count it as overwritten.
@@ -58,6 +106,9 @@ class _Recorder:
 
     def after(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         version = output._version if isinstance(output, Tensor) else 0
+        if _is_activation(module) and isinstance(output, Tensor):
+            number = sum(call.name == name for call in self.calls)
+            self.activated[content(output), version] = ActivatedBy(name, number)
         self.calls.append(_Call(name, module, output, version))
 
     @contextmanager
@@ -83,7 +134,7 @@ def record(
         and, by name, why the other modules have none.
     """
     recorder = _Recorder()
-    with torch.no_grad(), _evaluation_mode(model), recorder.attached(model):
+    with torch.no_grad(), _evaluation_mode(model), recorder.attached(model), recorder:
         output = logits(model(sample))
     counts = Counter(call.name for call in recorder.calls)
     others = {
@@ -109,8 +160,17 @@ def record(
             grid = tap.height, tap.width
         identity = content(call.output)
         refusal = _refusal(call, tap, same[identity], counts)
-        activations.append(Activation(call.name, call.module, tap, identity, refusal))
+        activated_by = recorder.activated.get((identity, call.version))
+        activations.append(Activation(call.name, call.module, tap, identity, refusal, activated_by))
     return activations, output, others
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """Whether a module is a function of each value by itself, such as a ReLU."""
+    home = type(module).__module__
+    return home == nn.ReLU.__module__ and not isinstance(
+        module, nn.MultiheadAttention | nn.Softmax | nn.LogSoftmax | nn.Softmin | nn.Softmax2d
+    )
 
 
 def content(tensor: Tensor) -> int:

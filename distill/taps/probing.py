@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from distill.taps.activation import Activation, content, record
 from distill.taps.layout import describe
-from distill.taps.tap import OUTPUT, Tap
+from distill.taps.tap import INPUT, OUTPUT, Tap
 from distill.taps.trunk import Trunk
 
 
@@ -28,6 +28,8 @@ class Probe:
         output_shape: shape of the logits, without the batch.
         classifier: the linear layer whose output is the logits; the model's own object. ``None`` where there is none.
         refused: why the other modules cannot be tapped, by name.
+        unactivated: for the taps whose values an activation function made, the tap that reads what entered it; ``None``
+            where that function is no module, so that nothing can be hooked.
     """
 
     taps: Mapping[str, Tap]
@@ -36,6 +38,7 @@ class Probe:
     output_shape: tuple[int, ...]
     classifier: nn.Linear | None
     refused: Mapping[str, str] = field(default_factory=dict)
+    unactivated: Mapping[str, Tap | None] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tap:
         """Return a tap by name.
@@ -45,11 +48,32 @@ class Probe:
         """
         if name in self.taps:
             return self.taps[name]
+        if name.endswith(INPUT):
+            for tap in self.unactivated.values():
+                if tap is not None and tap.name == name:
+                    return tap
         if name in self.refused:
             raise ValueError(f"module {name!r} cannot be tapped: {self.refused[name]}")
         names = [known for known in self.taps if known != OUTPUT]
         nearest = difflib.get_close_matches(name, names, cutoff=0.5) or [tap.name for tap in self.stages]
         raise ValueError(f"the model has no module {name!r}; nearest names: {', '.join(nearest) or 'none'}")
+
+    def before_activation(self, name: str) -> Tap:
+        """Return the tap with the values of ``name`` before their activation function; ``name`` itself without one.
+
+        Raises:
+            ValueError: as :meth:`__getitem__`, or the function is no module, so that nothing can be hooked.
+        """
+        own = self[name]
+        if name not in self.unactivated:
+            return own
+        before = self.unactivated[name]
+        if before is None:
+            raise ValueError(
+                f"module {name!r} ends in an activation function that is no module, so what enters it cannot be read; "
+                "make it an nn.ReLU or the like, or name taps that end before it"
+            )
+        return before
 
 
 def probe(model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]) -> Probe:
@@ -87,7 +111,19 @@ def probe(model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]) -> 
         output_shape=tuple(output.shape[1:]),
         classifier=_classifier(activations, output),
         refused=refused,
+        unactivated=_unactivated(activations, taps),
     )
+
+
+def _unactivated(activations: list[Activation], taps: Mapping[str, Tap]) -> dict[str, Tap | None]:
+    """Return, by tap name, what was there before the activation function that made the tap's values."""
+    found: dict[str, Tap | None] = {}
+    for activation in activations:
+        by = activation.activated_by
+        if by is not None and activation.name in taps:
+            own = taps[activation.name]
+            found[own.name] = replace(own, name=f"{by.module}{INPUT}", entering=by.call) if by.module else None
+    return found
 
 
 def _output_tap(output: Tensor, sample: Tensor) -> Tap:

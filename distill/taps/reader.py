@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from distill.taps.tap import OUTPUT, Tap
 
@@ -35,12 +36,15 @@ class TapReader:
         self._logits = logits
         self._seen: dict[str, tuple[Tensor, int]] | None = None
         self._awaited: frozenset[str] | None = None
+        self._calls: dict[str, int] = {}
         modules = dict(model.named_modules())
-        for name in self._taps:
-            if name not in modules:
-                nearest = difflib.get_close_matches(name, modules)
-                raise ValueError(f"the model has no module {name!r}; nearest names: {', '.join(nearest) or 'none'}")
-        self._handles = [modules[name].register_forward_hook(partial(self._collect, name)) for name in self._taps]
+        for tap in self._taps.values():
+            if tap.module not in modules:
+                nearest = difflib.get_close_matches(tap.module, modules)
+                raise ValueError(
+                    f"the model has no module {tap.module!r}; nearest names: {', '.join(nearest) or 'none'}"
+                )
+        self._handles = [self._hook(tap, modules[tap.module]) for tap in self._taps.values()]
 
     def __call__(self, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Run the model on ``[batch, channel, height, width]``.
@@ -53,8 +57,7 @@ class TapReader:
             ValueError: in this pass a tapped module did not run, ran twice, returned no single tensor, or was
                 overwritten in place.
         """
-        seen: dict[str, tuple[Tensor, int]] = {}
-        self._seen = seen
+        seen = self._start()
         try:
             output = self._model(images)
         finally:
@@ -80,8 +83,7 @@ class TapReader:
         unknown = sorted(wanted - self._taps.keys())
         if unknown:
             raise ValueError(f"these are no taps of this reader: {', '.join(unknown)}; it has {sorted(self._taps)}")
-        seen: dict[str, tuple[Tensor, int]] = {}
-        self._seen = seen
+        seen = self._start()
         self._awaited = None if OUTPUT in only or not wanted else wanted
         activations = {}
         try:
@@ -98,6 +100,26 @@ class TapReader:
             handle.remove()
         self._handles = []
 
+    def _start(self) -> dict[str, tuple[Tensor, int]]:
+        self._seen, self._calls = {}, {}
+        return self._seen
+
+    def _hook(self, tap: Tap, module: nn.Module) -> RemovableHandle:
+        if tap.entering is None:
+            return module.register_forward_hook(partial(self._collect, tap.name))
+        return module.register_forward_pre_hook(partial(self._collect_input, tap.name, tap.entering))
+
+    def _collect_input(self, name: str, call: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._seen is None:
+            return
+        self._calls[name] = self._calls.get(name, 0) + 1
+        if self._calls[name] != call + 1:
+            return
+        entering = inputs[0]
+        if getattr(module, "inplace", False):  # what is read must outlive what the module does to it
+            entering = entering.clone()
+        self._keep(name, entering)
+
     def _collect(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._seen is None:
             return
@@ -105,7 +127,11 @@ class TapReader:
             raise ValueError(f"the tapped module {name!r} ran twice in this forward pass; tap the module around it")
         if not isinstance(output, Tensor):
             raise ValueError(f"the tapped module {name!r} returned a {type(output).__name__}, not one tensor")
-        self._seen[name] = (output, _version(output))
+        self._keep(name, output)
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        assert self._seen is not None
+        self._seen[name] = (tensor, _version(tensor))
         if self._awaited is not None and self._awaited <= self._seen.keys():
             raise _Enough
 

@@ -11,6 +11,9 @@ from torch import Tensor
 OUTPUT = ""
 """The tap name of a model's own output: ``named_modules()`` calls the root ``""``."""
 
+INPUT = ":input"
+"""Ends the name of a tap that reads what enters a module."""
+
 Layout = Literal["nchw", "nhwc", "tokens", "vector"]
 """Order of an activation's axes: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``,
 ``[batch, token, channel]``, where class tokens may lead, or ``[batch, channel]``."""
@@ -28,6 +31,7 @@ class Tap:
         stride: rows of the image for one row of the map.
         layout: the order of the axes in what the module returns.
         num_prefix: leading tokens that are no part of the map (class and register tokens).
+        entering: the call of the module, counted from 0, whose input is read; ``None``: what it returns is read.
     """
 
     name: str
@@ -37,6 +41,12 @@ class Tap:
     stride: float
     layout: Layout
     num_prefix: int = 0
+    entering: int | None = None
+
+    @property
+    def module(self) -> str:
+        """Name of the module that is hooked."""
+        return self.name if self.entering is None else self.name.removesuffix(INPUT)
 
     @property
     def octave(self) -> int:

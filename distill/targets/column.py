@@ -55,7 +55,7 @@ def path_column(name: str, path: Path) -> Column:
         name=name,
         identity={**path.target_identity(), "taps": taps},
         taps=frozenset(taps),
-        layers=tuple(pair.layer for pair in path.pairs),
+        layers=path.layers,
         compute=path.target,
     )
 

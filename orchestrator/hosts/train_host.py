@@ -60,6 +60,7 @@ class TrainHost:
             module,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             find_unused_parameters=find_unused_parameters,
+            broadcast_buffers=False,  # rank 0's are those that count; Trainer shares them at the end of an epoch
         )
 
     def report(self, metrics: Mapping[str, Any]) -> None:

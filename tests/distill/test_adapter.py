@@ -296,3 +296,50 @@ def test_one_pass_over_the_map_leaves_nothing_of_its_size_behind(layout):
     large = [tensor for tensor in kept if tensor.numel() >= features.numel()]
     assert len(large) == 2
     assert all(tensor.data_ptr() == features.data_ptr() for tensor in large)
+
+
+MUTANTS = {
+    "Adapter": [
+        ("by_map = 3 * batch * positions * wide", "by_map = 0 * batch * positions * wide"),
+        ("by_map = 3 * batch * positions * (wide", "by_map = 0 * batch * positions * (wide"),
+        ("by_moments = 2 * batch", "by_moments = 9 * batch"),
+        ("by_moments = batch * (2", "by_moments = batch * (9"),
+        ("scatter.sum(dim=0)", "scatter.mean(dim=0)"),
+        ("alpha=positions", "alpha=1"),
+        ("affine.means[:, :, None], affine.means[:, None]", "affine.means[:, :, None], affine.means[:, None].abs()"),
+        ("scatter / (len(means) * positions)", "scatter / positions"),
+        ("positions) + around", "positions) - around"),
+        ("around.mT @ around / len(means)", "around.mT @ around / len(means) / positions"),
+        ("around.mT @ around", "means.mT @ means"),
+        (".sum(dim=1).clamp_min(0)", ".sum(dim=1)"),
+        ("self._track(weight @ centre", "self._track(-weight @ centre"),
+        ("count / (count - 1)", "1"),
+        ("running_mean.lerp_(mean", "running_mean.lerp_(2 * mean"),
+        ("num_batches.add_(1)", "num_batches.add_(2)"),
+        ("1 / float(num_batches)", "1.0"),
+        ("(norm.weight * torch.rsqrt", "(torch.rsqrt"),
+        ("rsqrt(variance + norm.eps))[", "rsqrt(variance))["),
+        ("rsqrt(variance + norm.eps))[", "reciprocal(variance + norm.eps))["),
+        ("rsqrt(variance + norm.eps))[", "rsqrt(variance.detach() + norm.eps))["),
+        ("rsqrt(variance + norm.eps) * (", "rsqrt(variance) * ("),
+        ("around @ folded.mT + mean", "around @ folded.mT"),
+        ("Tensor = norm.bias", "Tensor = 0 * norm.bias"),
+        ("mean = norm.bias + norm", "mean = norm"),
+        ("around @ folded.mT", "means @ folded.mT"),
+        ("norm.bias + norm.weight", "norm.bias - norm.weight"),
+        ("@ centre - running_mean", "@ centre + running_mean"),
+        ("norm.running_mean, norm.running_var,", "norm.running_var, norm.running_mean,"),
+        ("features.flatten(2).mT - means[:, None]", "features.flatten(2).mT", "distill.moments"),
+        ("by_means / features[0, 0].numel()", "by_means", "distill.moments"),
+        ("- slope_at_means", "+ slope_at_means", "distill.moments"),
+        ("(means[:, None] @ slope)[:, 0]", "0 * means", "distill.moments"),
+        ("_shift(features, by_means, means @ slope)", "_shift(features, by_means, 0 * means)", "distill.moments"),
+        ("by_scatter + by_scatter.mT  # [batch, channel, channel]", "2 * by_scatter", "distill.moments"),
+        ("by_scatter + by_scatter.mT  # [channel, channel]", "by_scatter", "distill.moments"),
+        ("torch.baddbmm(shift[:, None]", "torch.baddbmm(-shift[:, None]", "distill.moments"),
+        ("torch.baddbmm(shift[:, :, None]", "torch.baddbmm(-shift[:, :, None]", "distill.moments"),
+        ("columns.mT, slope)", "columns.mT, -slope)", "distill.moments"),
+        ("slope, columns)", "-slope, columns)", "distill.moments"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

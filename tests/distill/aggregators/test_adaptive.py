@@ -233,3 +233,30 @@ def test_a_negative_loss_would_diverge() -> None:
         aggregate.total.backward()
         optimizer.step()
     assert not aggregate.weights.item() < 1e6
+
+
+MUTANTS = {
+    "Adaptive": [
+        ("torch.exp(-self.a)", "torch.exp(self.a)"),
+        ("self.alpha_distill * torch.exp", "torch.exp"),
+        ("+ self.alpha_distill * self.a.sum()", "- self.alpha_distill * self.a.sum()"),
+        ("+ self.alpha_distill * self.a.sum()", "+ self.a.sum()"),
+        ("self.a.sum()", "self.a.mean()"),
+        ("self.a.sum()", "self.a.abs().sum()"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()"),
+        ("(weights * losses.paths).sum()", "(weights.detach() * losses.paths).sum()"),
+        ("losses.task + (", "losses.task - ("),
+        ("clamp_(min=", "clamp_(max="),
+        ("math.log(self.alpha_distill / weight)", "math.log(1 / weight)"),
+        ("torch.full((num_keys,), self.initial)", "torch.zeros(num_keys)"),
+        ("weight_decay: float | None = 0.0", "weight_decay: float | None = None"),
+        ('"lr": self.learning_rate', '"lr": None'),
+    ],
+    "AdaptivePaper": [
+        ("weight_decay=None, max_weight=None", "weight_decay=0.0, max_weight=None"),
+        ("weight_decay=None, max_weight=None", "weight_decay=None, max_weight=LARGE_WEIGHT"),
+        ("learning_rate=None, weight_decay=None", "learning_rate=0.1, weight_decay=None"),
+        ("Adaptive(granularity, learning_rate=None", "Adaptive(granularity, initial=1.0, learning_rate=None"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

@@ -42,3 +42,19 @@ def test_a_louder_path_counts_more() -> None:
 def test_alpha_must_not_be_negative(alpha: Any) -> None:
     with pytest.raises(ValueError, match="alpha_distill must be a finite number of at least 0, found"):
         Equal(alpha_distill=alpha)
+
+
+MUTANTS = {
+    "Equal": [
+        ("losses.paths, self.alpha_distill", "losses.paths, -self.alpha_distill"),
+        ("losses.paths, self.alpha_distill", "losses.paths, self.alpha_distill / len(losses.paths)"),
+        ("losses.paths, self.alpha_distill", "losses.paths, 1.0"),
+        ("alpha_distill: float = 1.0", "alpha_distill: float = 0.5"),
+        ("losses.task + (weights", "losses.task - (weights", "distill.aggregators.base"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()", "distill.aggregators.base"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths.abs().sqrt()).sum()", "distill.aggregators.base"),
+        ("losses.task + (weights", "losses.task.detach() + (weights", "distill.aggregators.base"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths.detach()).sum()", "distill.aggregators.base"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

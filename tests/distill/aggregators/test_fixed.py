@@ -46,3 +46,13 @@ def test_a_weight_of_zero_switches_a_path_off() -> None:
 
 def test_weights_are_an_option_and_no_state() -> None:
     assert not connected(Fixed({"a": 1.0}), 1).state_dict()
+
+
+MUTANTS = {
+    "Fixed": [
+        ("[self.weights[key] for key in self.keys]", "[*self.weights.values()]"),
+        ("[self.weights[key] for key in self.keys]", "[-self.weights[key] for key in self.keys]"),
+        ("weighted_sum(losses, self.values)", "weighted_sum(losses, self.values / self.values.sum())"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

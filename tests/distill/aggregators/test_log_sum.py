@@ -102,3 +102,21 @@ def test_a_loss_of_zero_stays_finite() -> None:
 def test_options_are_checked_at_construction(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         LogSum(**options)
+
+
+MUTANTS = {
+    "LogSum": [
+        ("distributed.mean(losses.paths)", "losses.paths.detach()"),
+        ("+ self.epsilon", "- self.epsilon"),
+        ("self.alpha_distill / mean", "self.alpha_distill * mean"),
+        ("self.alpha_distill / mean", "1 / mean"),
+        ("mean.log().sum()", "mean.log().mean()"),
+        ("mean.log().sum()", "-mean.log().sum()"),
+        ("mean.log().sum()", "mean.sum()"),
+        ("self.alpha_distill * mean.log()", "mean.log()"),
+        ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()"),
+        ("(descended - descended.detach())", "(descended.detach() - descended)"),
+        ("(descended - descended.detach())", "descended"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

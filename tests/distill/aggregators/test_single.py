@@ -47,3 +47,14 @@ def test_a_path_of_several_layers_is_one_path() -> None:
     aggregator = Single()
     aggregator.connect({"attention": ("layer1", "layer2")})
     assert aggregator.keys == ("attention",)
+
+
+MUTANTS = {
+    "Single": [
+        ("losses.paths, self.weight", "losses.paths, -self.weight"),
+        ("losses.paths, self.weight", "losses.paths, 1.0"),
+        ("weight: float = 1.0", "weight: float = 0.1"),
+        ("num_keys != 1", "num_keys < 1"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 
 from distill import paths
 from distill.adapter import Adapter
-from distill.batch import Batch
+from distill.batch import Batch, Samples
 from distill.paths import Path
 from distill.taps import OUTPUT, Probe, Tap
 
 Shapes = Sequence[tuple[int, int, int]]
+
+SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
+"""The training set of the paths that need to know it."""
 
 EXAMPLES: dict[str, dict[str, Any]] = {}
 """Constructor arguments of the paths that have required ones."""
@@ -37,10 +41,19 @@ class Case:
         return self.path.target(self.teacher)
 
     def losses(self) -> dict[str, Tensor]:
-        return self.path(self.student, self.target(), batch_of(len(self.student[OUTPUT])))
+        with same_numbers():
+            return self.path(self.student, self.target(), batch_of(len(self.student[OUTPUT])))
 
     def loss(self) -> Tensor:
         return torch.stack(list(self.losses().values())).sum()
+
+
+@contextmanager
+def same_numbers() -> Iterator[None]:
+    """Let whatever a path draws be the same every time: path and reference see the same masks and negatives."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def batch_of(size: int) -> Batch:
@@ -117,6 +130,8 @@ def make_case(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         path = connect(example(name), student, teacher, nn.Linear(teacher[-1][0], 4))
+        if path.needs_samples:
+            path.meet(SAMPLES)
         for parameter in path.parameters():  # BatchNorm starts as 1 and 0: would hide that they are used
             parameter.data += 0.3 * torch.randn_like(parameter)
         taps = [

@@ -130,3 +130,30 @@ def test_same_map_at_another_scale_sign_and_width_costs_nothing() -> None:
 
 def test_owns_no_adapter() -> None:
     assert not list(connect(AttentionTransfer(), [(3, 4, 4)], [(8, 4, 4)]).parameters())
+
+
+MUTANTS = {
+    "AttentionTransfer": [
+        ("norm.square()", "norm"),
+        ("vector_norm(features, dim=1)", "vector_norm(features, 1, dim=1)"),
+        ("norm.square()", "norm.square() / features.shape[1]"),
+        ("vector_norm(features, dim=1)", "vector_norm(features, torch.inf, dim=1)"),
+        ("2 * gradients[0]", "gradients[0]"),
+        ("features * (2", "features.abs() * (2"),
+        ("F.mse_loss(", "F.l1_loss("),
+        ("_unit(_pool(target, size)))", "_unit(_pool(target, size)), reduction='sum')"),
+        ("_unit(_pool(target, size))", "-_unit(_pool(target, size))"),
+        ("_unit(_pool(target, size))", "_pool(_unit(target), size)"),
+        ("_unit(_pool(energy, size))", "_pool(_unit(energy), size)"),
+        ("energy / (norm + EPSILON)", "energy / norm.clamp_min(EPSILON)"),
+        ("energy / (norm + EPSILON)", "energy * (norm + EPSILON)"),
+        ("energy / (norm + EPSILON)", "energy"),
+        ("(norm + EPSILON)", "(norm - EPSILON)"),
+        ("EPSILON = 1e-6", "EPSILON = 1e-8"),
+        ("vector_norm(energy, dim", "vector_norm(energy, 1, dim"),
+        ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d"),
+        ("(min(energy.shape[1]", "(max(energy.shape[1]"),
+        ("min(energy.shape[2]", "max(energy.shape[2]"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

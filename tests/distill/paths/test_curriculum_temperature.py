@@ -90,3 +90,21 @@ def test_descent_makes_the_task_harder() -> None:
 def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
         CurriculumTemperature(**options)
+
+
+MUTANTS = {
+    "CurriculumTemperature": [
+        ("(1 + strength) * self.theta.detach() - strength * self.theta", "self.theta"),
+        ("- strength * self.theta\n", "+ strength * self.theta\n"),
+        ("(1 - torch.cos", "(1 + torch.cos"),
+        ("(1 - torch.cos(math.pi * share)) / 2", "share"),
+        ("ramp: float = 10 / 240", "ramp: float = 20 / 240"),
+        ("low + self.span * torch.sigmoid(reversed_theta)", "low * self.span * torch.sigmoid(reversed_theta)"),
+        ("temperature**2 *", "temperature *"),
+        ("divergence(log_p, log_q).mean()", "divergence(log_q, log_p).mean()"),
+        ("divergence(log_p, log_q).mean()", "-divergence(log_p, log_q).mean()"),
+        ("torch.ones(())", "torch.zeros(())"),
+        ("span: float = 20.0", "span: float = 10.0"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

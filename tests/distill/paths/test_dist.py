@@ -86,3 +86,19 @@ def test_each_pixel_of_a_dense_answer_is_a_sample() -> None:
 def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be a finite number"):
         DIST(**options)
+
+
+MUTANTS = {
+    "DIST": [
+        ("between_classes = 1 - ", "between_classes = "),
+        ("between_samples = 1 - ", "between_samples = 1 + "),
+        ("_correlation(p.mT, q.mT)", "_correlation(p, q)"),
+        ("rows - rows.mean(dim=1, keepdim=True)", "rows"),
+        ("vector_norm(one, dim=1)", "vector_norm(one, 1, dim=1)"),
+        ("self.beta * between_classes", "self.gamma * between_classes"),
+        ("self.temperature**2", "self.temperature"),
+        ("_correlation(p, q).mean()", "_correlation(p, q).sum()"),
+        ("temperature: float = 1.0", "temperature: float = 4.0"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

@@ -84,3 +84,21 @@ def test_a_teacher_sure_beyond_rounding_still_ranks_the_others() -> None:
 def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be a finite number"):
         DKD(**options)
+
+
+MUTANTS = {
+    "DKD": [
+        ("self.alpha * divergence", "self.beta * divergence"),
+        ("+ self.beta *", "- self.beta *"),
+        ("divergence(binary_p, binary_q)", "divergence(binary_q, binary_p)"),
+        ("divergence(other_p, other_q)", "divergence(other_q, other_p)"),
+        ("self.temperature**2 *", "self.temperature *"),
+        ("parts.mean()", "parts.sum()"),
+        ("F.log_softmax(without, dim=1).scatter", "F.log_softmax(logits, dim=1).scatter"),
+        ("without.logsumexp(dim=1)", "logits.logsumexp(dim=1)"),
+        ("temperature: float = 4.0", "temperature: float = 1.0"),
+        ("alpha: float = 1.0", "alpha: float = 0.5"),
+        ("beta: float = 8.0", "beta: float = 1.0"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

@@ -56,3 +56,18 @@ def test_where_a_channel_responds_does_not_count() -> None:
     case.student = {name: maps.flip(-1) for name, maps in case.student.items() if name}
     shuffled = case.path(case.student, case.target(), batch_of(3))
     assert torch.stack(list(shuffled.values())).sum().item() == pytest.approx(before.item(), rel=1e-10)
+
+
+MUTANTS = {
+    "FeatureMap": [
+        ("teacher.mean(dim=(2, 3))", "teacher.amax(dim=(2, 3))"),
+        ("teacher.mean(dim=(2, 3))", "teacher.sum(dim=(2, 3))"),
+        ("teacher.mean(dim=(2, 3))", "-teacher.mean(dim=(2, 3))"),
+        ("self.adapter(layer).means(student)", "self.adapt(layer, student).sum(dim=(2, 3))"),
+        ("self.adapter(layer).means(student)", "self.adapt(layer, student).square().mean(dim=(2, 3)).sqrt()"),
+        ("self.adapter(layer).means(student)", "student.mean(dim=(2, 3))"),
+        ("F.mse_loss(", "F.l1_loss("),
+        (", target)", ", target, reduction='sum')"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

@@ -50,3 +50,20 @@ def test_gradient() -> None:
     path = connect(Logits(), [(1, 1, 1)], [(1, 1, 1)])
     path({OUTPUT: student}, {"logits": torch.tensor([[1.0, -1.0], [5.0, 3.0]])}, batch_of(2))["logits"].backward()
     torch.testing.assert_close(student.grad, torch.tensor([[0.5, 1.0], [0.0, -1.5]]))
+
+
+MUTANTS = {
+    "Logits": [
+        ("F.mse_loss(", "F.l1_loss("),
+        ("F.mse_loss(student, teacher)", "F.mse_loss(student, -teacher)"),
+        ("F.mse_loss(student, teacher)", "-F.mse_loss(student, teacher)"),
+        ("F.mse_loss(student, teacher)", "F.mse_loss(student, teacher, reduction='sum')"),
+        ("F.mse_loss(student, teacher)", "(student - teacher).square().sum(dim=1).mean()"),
+        (
+            "F.mse_loss(student, teacher)",
+            "F.mse_loss(student - student.mean(1, True), teacher)",
+        ),
+        ("return tensor.to(torch.promote_types(tensor.dtype, torch.float32))", "return tensor", "distill.paths.base"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

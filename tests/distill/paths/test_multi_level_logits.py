@@ -65,3 +65,20 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
 def test_temperatures_must_be_positive_numbers(temperatures: Any) -> None:
     with pytest.raises(ValueError, match="temperatures must"):
         MultiLevelLogits(temperatures)
+
+
+MUTANTS = {
+    "MultiLevelLogits": [
+        ("temperature**2 *", ""),
+        ("q @ q.mT - p @ p.mT", "q @ q.mT + p @ p.mT"),
+        ("q @ q.mT - p @ p.mT", "q @ p.mT - p @ p.mT"),
+        (".square().sum() / len(q)", ".square().sum() / q.shape[1]"),
+        (".square().sum() / len(q)", ".abs().sum() / len(q)"),
+        ("q.mT @ q - p.mT @ p", "q.mT @ p - p.mT @ p"),
+        ("/ q.shape[1]", "/ q.shape[1] ** 2"),
+        ("divergence(log_p, log_q)", "divergence(log_q, log_p)"),
+        ("for each in self.temperatures]).sum()", "for each in self.temperatures]).mean()"),
+        ("(2.0, 3.0, 4.0, 5.0, 6.0)", "(4.0,)"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

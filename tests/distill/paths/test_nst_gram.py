@@ -183,3 +183,37 @@ def test_order_of_channels_counts() -> None:
     target = path.target({"t0": features})
     assert path({"s0": features[:, [1, 2, 0]]}, target, batch_of(2))["s0"] > 1e-3
     assert path({"s0": 7 * features}, target, batch_of(2))["s0"].item() == pytest.approx(0, abs=1e-10)
+
+
+MUTANTS = {
+    "NSTGram": [
+        ("dim=2, eps=EPSILON", "dim=1, eps=EPSILON"),
+        ("dim=2, eps=EPSILON", "dim=2, p=1, eps=EPSILON"),
+        ("F.normalize(features.flatten(2), dim=2, eps=EPSILON)", "features.flatten(2)"),
+        ("EPSILON = 1e-6", "EPSILON = 1e-12"),
+        ("F.mse_loss(", "F.l1_loss("),
+        ("gram(student)), target)", "gram(student)), target, reduction='sum')"),
+        ("gram(student)), target)", "gram(student)), -target)"),
+        ("_cosines(self.adapter(layer).gram(student))", "self.adapter(layer).gram(student)"),
+        ("_cosines(self.adapter(layer).gram(student))", "_cosines(student.flatten(2) @ student.flatten(2).mT)"),
+        ("clamp_min(EPSILON**2)", "clamp_min(EPSILON)"),
+        ("(lengths[:, :, None] * lengths[:, None])", "lengths[:, :, None] ** 2"),
+        ("_energy(own) + _energy", "_energy(own) - _energy"),
+        ("- 2 * _energy(cross)", "+ 2 * _energy(cross)"),
+        ("- 2 * _energy(cross)", "- _energy(cross)"),
+        ("4 * gradients[0]", "2 * gradients[0]"),
+        ("target.mT, alpha=-1).mT", "target.mT, alpha=1).mT"),
+        ("torch.baddbmm(own @ rows.mT, cross,", "torch.baddbmm(own @ rows.mT, cross.mT,"),
+        ("target, cross.mT, alpha=-1)", "target, cross.mT, alpha=1)"),
+        ("target, cross.mT, alpha=-1)", "target, cross, alpha=-1)"),
+        ("rows.shape[1] ** 2", "rows.shape[1]"),
+        ("rows.shape[1] ** 2", "rows.shape[2] ** 2"),
+        (".clamp_min(0).mean()", ".mean()"),
+        (".clamp_min(0).mean()", ".clamp_min(0).sum()"),
+        (".square().sum(dim=(1, 2))", ".abs().sum(dim=(1, 2))"),
+        (".square().sum(dim=(1, 2))", ".square().mean(dim=(1, 2))"),
+        ("tap.channels > tap.height", "tap.channels < tap.height"),
+        ("self.adapt(layer, student)", "student"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

@@ -106,3 +106,26 @@ def test_dense_answers_average_over_positions() -> None:
 def test_temperature_must_be_positive(temperature: Any) -> None:
     with pytest.raises(ValueError, match="temperature must be a finite number above 0, found"):
         SoftTarget(temperature=temperature)
+
+
+MUTANTS = {
+    "SoftTarget": [
+        ("log_softmax(self.soften(student), dim=1)", "log_softmax(self.soften(student), dim=0)"),
+        ("self.soften(teacher)", "teacher"),
+        ("self.soften(student)", "student"),
+        ("self.temperature**2 *", "self.temperature *"),
+        ("self.temperature**2 *", "-(self.temperature**2) *"),
+        ("divergence(log_p, log_q)", "divergence(log_q, log_p)"),
+        (".mean()", ".sum()"),
+        (") / self.temperature", ") * self.temperature", "distill.paths.softened"),
+        ("temperature: float = 4.0", "temperature: float = 1.0", "distill.paths.softened"),
+        (".sum(dim=1)", ".mean(dim=1)", "distill.paths.softened"),
+        (".clamp_min(0)", "", "distill.paths.softened"),
+        ("(teacher - student)", "(teacher + student)", "distill.paths.softened"),
+        ("logits - logits.mean", "logits + logits.mean", "distill.paths.softened"),
+        ("logits.mean(dim=1", "logits.mean(dim=0", "distill.paths.softened"),
+        ("vector_norm(centred, dim=1", "vector_norm(centred, 1, dim=1", "distill.paths.softened"),
+        ("logits.shape[1] - 1, 1", "logits.shape[1], 1", "distill.paths.softened"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

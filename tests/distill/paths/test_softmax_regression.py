@@ -118,3 +118,18 @@ def test_reads_the_teachers_output_and_no_map() -> None:
     case = make_case("SoftmaxRegression")
     assert [(pair.student, pair.teacher) for pair in case.path.pairs] == [("s1", OUTPUT)]
     assert torch.equal(case.target()["s1"], case.teacher[OUTPUT])
+
+
+MUTANTS = {
+    "SoftmaxRegression": [
+        ("self.adapter.means(student)", "self.adapter(student).amax(dim=(2, 3))"),
+        ("self.adapter.means(student)", "self.adapter(student).sum(dim=(2, 3))"),
+        ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, self.weight)"),
+        ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, -self.weight, self.bias)"),
+        ("F.mse_loss(", "F.l1_loss("),
+        ("F.mse_loss(logits, widen(target[pair.layer]))", "F.mse_loss(logits, -widen(target[pair.layer]))"),
+        ("widen(target[pair.layer]))", "widen(target[pair.layer]), reduction='sum')"),
+        ("self.adapter.means(student)", "student.mean(dim=(2, 3))"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""

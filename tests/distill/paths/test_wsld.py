@@ -60,3 +60,18 @@ def test_a_teacher_without_loss_counts_in_full() -> None:
 def test_options_out_of_bounds_are_refused(temperature: Any) -> None:
     with pytest.raises(ValueError, match="temperature must be a finite number"):
         WSLD(temperature)
+
+
+MUTANTS = {
+    "WSLD": [
+        ("-(-behind", "-(behind"),
+        (").expm1()", ").exp()"),
+        ("behind / (", "behind * ("),
+        ("self.temperature**2 *", "self.temperature *"),
+        ("divergence(log_p, log_q)", "divergence(log_q, log_p)"),
+        (").mean()", ").sum()"),
+        ("_cross_entropy(teacher,", "_cross_entropy(self.soften(teacher),"),
+        ("temperature: float = 2.0", "temperature: float = 4.0"),
+    ],
+}
+"""Changes of the source that a golden value notices; see test_mutants."""
