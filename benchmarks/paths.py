@@ -1,4 +1,4 @@
-"""Time and peak memory of each path alone, on the feature maps of full-size teachers and students.
+"""Time and peak memory of each path alone, on full-size feature maps, beside torchdistill's loss for the same thing.
 
     python -m benchmarks.paths --batch 32 --json paths.json
 
@@ -21,12 +21,15 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import timing
-from benchmarks.variants import PATHS
-from distill.batch import Batch
+from benchmarks.rivals import Maps, make_rival
+from distill import paths
+from distill.batch import Batch, Samples
 from distill.taps import OUTPUT, Probe, Tap
 
 MEBIBYTE = 2**20
 PHASES = ("target", "forward", "both")
+NUM_SAMPLES, NUM_CLASSES_SEEN = 50_000, 100
+"""The training set of the paths that keep a memory of it: as large as CIFAR-100's."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,20 @@ class PathBench:
 
     def __init__(self, name: str, pair: Pair, batch: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        self._path = PATHS[name]()
+        self._path: paths.Path = getattr(paths, name)()
         classifier = nn.Linear(pair.teacher[-1], pair.num_classes)
         self._path.connect(_probe(pair.student, pair, None), _probe(pair.teacher, pair, classifier))
+        if self._path.needs_samples:
+            numbers = torch.arange(NUM_SAMPLES)
+            self._path.meet(Samples(numbers, numbers % NUM_CLASSES_SEEN))
         self._path.to(device)
         taps = {each.student for each in self._path.pairs}, {each.teacher for each in self._path.pairs}
         self._student = _maps(pair.student, pair, batch, device, taps[0])
         self._teacher = _maps(pair.teacher, pair, batch, device, taps[1])
         for value in self._student.values():
             value.requires_grad_()
-        labels = torch.zeros(batch, dtype=torch.int64, device=device)
-        self._batch = Batch(labels, labels, labels)
+        numbers = torch.arange(batch, device=device)
+        self._batch = Batch(numbers, numbers % NUM_CLASSES_SEEN, numbers)
         with torch.no_grad():
             self._target = self._path.target(self._teacher)
         self.target_bytes = sum(value[0].numel() * value.element_size() for value in self._target.values())
@@ -113,6 +119,27 @@ def _maps(channels: Sequence[int], pair: Pair, batch: int, device: torch.device,
     return maps
 
 
+class RivalBench:
+    """torchdistill's loss for the same thing, on maps in torch's own layout, with its gradients."""
+
+    def __init__(self, name: str, pair: Pair, batch: int, device: torch.device) -> None:
+        torch.manual_seed(0)
+        stages = [f"stage{number}" for number in range(len(pair.sizes))]
+        student, teacher = (
+            {tap or "out": value.contiguous() for tap, value in _maps(width, pair, batch, device, {*stages, OUTPUT}).items()}
+            for width in (pair.student, pair.teacher)
+        )
+        self._leaves = [value.requires_grad_() for value in student.values()]
+        self.rival = make_rival(name, Maps(student, teacher, stages))
+
+    def both(self) -> None:
+        """Compute the loss, the teacher's side included, then the gradients of maps and modules."""
+        assert self.rival is not None
+        for value in (*self._leaves, *self.rival.modules.parameters()):
+            value.grad = None
+        self.rival.loss().backward()  # type: ignore[no-untyped-call]
+
+
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     """Return by how much a run raises the memory that torch holds, at its highest."""
     if device.type == "cuda":
@@ -133,6 +160,8 @@ def measure(pair: Pair, options: argparse.Namespace) -> dict[str, dict[str, Any]
     device = torch.device(options.device)
     benches = {name: PathBench(name, pair, options.batch, device) for name in options.paths}
     runs = {f"{name} {phase}": getattr(bench, phase) for name, bench in benches.items() for phase in PHASES}
+    rivals = _rivals(pair, options, device)
+    runs |= {f"{name} torchdistill": bench.both for name, bench in rivals.items()}
     seconds = timing.interleave(runs, rounds=options.rounds, warmup=1, device=device)
     rows = {}
     for name, bench in benches.items():
@@ -151,7 +180,23 @@ def measure(pair: Pair, options: argparse.Namespace) -> dict[str, dict[str, Any]
             "step_peak_mib": peak_bytes(bench.both, device) / MEBIBYTE,
             "target_bytes": bench.target_bytes,
         }
+        if name in rivals:
+            ours = [
+                target + both for target, both in zip(seconds[f"{name} target"], seconds[f"{name} both"], strict=True)
+            ]
+            ratio = timing.compare(seconds[f"{name} torchdistill"], ours)
+            rows[name] |= {"torchdistill": ratio.median, "torchdistill_sd": ratio.sd}
     return rows
+
+
+def _rivals(pair: Pair, options: argparse.Namespace, device: torch.device) -> dict[str, RivalBench]:
+    """Return torchdistill's losses that there are; none, with the reason, where it is not installed."""
+    try:
+        found = {name: RivalBench(name, pair, options.batch, device) for name in options.paths}
+    except ImportError as error:
+        print(f"torchdistill is left out: {error} (pip install --no-deps torchdistill==1.1.5)")
+        return {}
+    return {name: bench for name, bench in found.items() if bench.rival is not None}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -164,12 +209,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {}
     for label in options.pairs:
         results[label] = measure(PAIRS[label], options)
-        print(f"\n{label}\n{'':12}" + "".join(f"{column:>17}" for column in next(iter(results[label].values()))))
-        for name, row in results[label].items():
-            print(f"{name:12}" + "".join(f"{value:17.1f}" for value in row.values()))
+        print("\n".join(["", label, *report(results[label])]))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"setting": setting, "pairs": results}, indent=1) + "\n", encoding="utf-8")
+
+
+COLUMNS = {
+    "target_ms": ("target ms", 1),
+    "forward_ms": ("forward ms", 1),
+    "backward_ms": ("backward ms", 1),
+    "both_sd_ms": ("sd ms", 1),
+    "target_peak_mib": ("target MiB", 1),
+    "step_peak_mib": ("step MiB", 1),
+    "target_bytes": ("target B", 0),
+    "torchdistill": ("torchdistill / ours", 2),
+    "torchdistill_sd": ("sd", 2),
+}
+"""Header and decimals of each column."""
+
+
+def report(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the table of a pair's paths."""
+    lines = [f"{'':22}" + "".join(f"{title:>{max(len(title) + 2, 11)}}" for title, _ in COLUMNS.values())]
+    for name, row in rows.items():
+        cells = [
+            f"{row[key]:>{max(len(title) + 2, 11)}.{places}f}" if key in row else " " * max(len(title) + 2, 11)
+            for key, (title, places) in COLUMNS.items()
+        ]
+        lines.append(f"{name:22}{''.join(cells)}".rstrip())
+    return lines
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -178,7 +247,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as torch chooses")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
-    parser.add_argument("--paths", nargs="+", choices=list(PATHS), default=list(PATHS))
+    every = sorted(paths.__all__, key=str.lower)
+    parser.add_argument("--paths", nargs="+", choices=every, default=every)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--json", type=Path, help="where to save the rows")
     return parser.parse_args(arguments)

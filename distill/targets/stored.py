@@ -72,7 +72,9 @@ class StoredTargets:
             OSError: the store cannot be written.
         """
         view, numerics = self._asked(loader, epoch, precision)
-        lacking = [column for column in columns if self._store.find(column, view, numerics) is None]
+        # Paths that need the very same target share it.
+        different = {column.digest: column for column in columns}.values()
+        lacking = [column for column in different if self._store.find(column, view, numerics) is None]
         if not lacking:
             return
         writers = [(column, self._store.writer(column, view, numerics)) for column in lacking]

@@ -14,7 +14,7 @@ from orchestrator.store.measurement import Measurement
 Mode = Literal["auto", "exact", "float16", "off"]
 
 _MOST_FOR_ALL_SUBSETS = 10
-"""Paths up to whose number every subset is tried; beyond, those of the smallest targets are tried together."""
+"""Targets up to whose number every subset is tried; beyond, the smallest ones are tried together."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Decision:
         seconds: of asking, writing and reading, in all runs together, as estimated.
         seconds_without: the same without a store.
         row_bytes: by path, bytes of a stored target for an image.
+        shared: paths whose target is the very same, kept once.
     """
 
     stored: tuple[str, ...]
@@ -40,6 +41,7 @@ class Decision:
     seconds: float
     seconds_without: float
     row_bytes: dict[str, int]
+    shared: tuple[tuple[str, ...], ...] = ()
 
 
 def is_asked_once(groups: Sequence[Group]) -> bool:
@@ -68,7 +70,11 @@ def decide(groups: Sequence[Group], measured: Measurement, *, mode: Mode, budget
     """
     costs = _Costs(groups, measured, half=mode == "float16")
     known = sorted((name for name in costs.row_bytes), key=lambda name: (costs.row_bytes[name], name))
-    fitting = [set(chosen) for chosen in _candidates(known) if costs.stored_bytes(chosen) <= budget_bytes]
+    targets: dict[str, list[str]] = {}
+    for name in known:
+        targets.setdefault(measured.column(name), []).append(name)
+    choices = [{name for target in chosen for name in target} for chosen in _candidates(list(targets.values()))]
+    fitting = [chosen for chosen in choices if costs.stored_bytes(chosen) <= budget_bytes]
     best = min(fitting, key=costs.seconds) if mode == "auto" else max(fitting, key=len)
     reasons = dict(measured.refusals)
     for name in known:
@@ -83,15 +89,17 @@ def decide(groups: Sequence[Group], measured: Measurement, *, mode: Mode, budget
         seconds=costs.seconds(best),
         seconds_without=costs.seconds(()),
         row_bytes=costs.row_bytes,
+        shared=tuple(tuple(names) for names in targets.values() if len(names) > 1),
     )
 
 
-def _candidates(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    if len(names) > _MOST_FOR_ALL_SUBSETS:
-        yield from (names[:number] for number in range(len(names) + 1))
+def _candidates(targets: Sequence[Sequence[str]]) -> Iterator[Sequence[Sequence[str]]]:
+    """Yield choices of targets, each given as the paths that need it."""
+    if len(targets) > _MOST_FOR_ALL_SUBSETS:
+        yield from (targets[:number] for number in range(len(targets) + 1))
         return
-    for number in range(len(names) + 1):
-        yield from combinations(names, number)
+    for number in range(len(targets) + 1):
+        yield from combinations(targets, number)
 
 
 def _reason(name: str, best: set[str], costs: _Costs, budget_bytes: float) -> str:
@@ -113,12 +121,13 @@ class _Costs:
         """Bytes that all groups take, the teacher's predictions of the other splits included."""
         if not chosen:
             return 0
-        targets = sum(
-            group.num_views * sum(self.row_bytes[name] for name in frozenset(chosen) & group.paths)
-            for group in self._groups
-        )
+        targets = sum(group.num_views * self._kept_bytes(frozenset(chosen) & group.paths) for group in self._groups)
         predictions = self._measured.prediction_bytes * self._measured.num_other_rows
         return targets * self._measured.num_rows + predictions
+
+    def _kept_bytes(self, names: frozenset[str]) -> int:
+        """Bytes of an image's targets, each kept once however many paths need it."""
+        return sum({self._measured.column(name): self.row_bytes[name] for name in names}.values())
 
     def asked(self, chosen: Sequence[str] | set[str]) -> int:
         """Images of the training split for which the teacher is asked."""
@@ -131,8 +140,7 @@ class _Costs:
     def seconds(self, chosen: Sequence[str] | set[str]) -> float:
         """Time of asking, writing and reading."""
         stored, measured = frozenset(chosen), self._measured
-        size = {group.key: sum(self.row_bytes[name] for name in stored & group.paths) for group in self._groups}
-        written = sum(group.num_views * size[group.key] for group in self._groups)
+        written = sum(group.num_views * self._kept_bytes(stored & group.paths) for group in self._groups)
         read = sum(
             use.epochs * sum(self.row_bytes[name] for name in stored & use.paths)
             for group in self._groups
@@ -148,7 +156,7 @@ def describe(decisions: Mapping[str, Decision]) -> list[str]:
     for name, decision in decisions.items():
         title = f" of {name}" if name else ""
         if decision.stored:
-            sizes = ", ".join(f"{path} {size_words(decision.row_bytes[path])}" for path in decision.stored)
+            sizes = ", ".join(_sizes(decision))
             lines.append(
                 f"Targets{title}: stored, {size_words(decision.stored_bytes)} in all ({sizes} an image); the teacher "
                 f"is asked for {decision.asked:,} training images instead of {decision.asked_without:,}, about "
@@ -158,6 +166,13 @@ def describe(decisions: Mapping[str, Decision]) -> list[str]:
             lines.append(f"Targets{title}: nothing is stored")
         lines += [f"  {path} asks the teacher for every batch: {why}" for path, why in decision.reasons.items()]
     return lines
+
+
+def _sizes(decision: Decision) -> Iterator[str]:
+    """Yield the stored paths with the bytes of their targets; those of one target together."""
+    together = {name: names for names in decision.shared for name in names}
+    for names in dict.fromkeys(together.get(name, (name,)) for name in decision.stored):
+        yield f"{'+'.join(names)} {size_words(decision.row_bytes[names[0]])}"
 
 
 def size_words(size_bytes: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Measurement:
         row_bytes: by path, bytes of its target for an image, kept to the last bit.
         refusals: by path, why its target cannot be stored.
         prediction_bytes: bytes of the teacher's logits for an image.
+        columns: by path, what its target is, where other paths may need the very same: the store keeps it once.
     """
 
     num_rows: int
@@ -46,6 +47,11 @@ class Measurement:
     row_bytes: dict[str, int]
     refusals: dict[str, str]
     prediction_bytes: int
+    columns: dict[str, str] = field(default_factory=dict)
+
+    def column(self, path: str) -> str:
+        """Return what tells a path's target from those of the others."""
+        return self.columns.get(path, path)
 
     def plain(self) -> dict[str, Any]:
         """Return plain data."""
@@ -67,7 +73,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
     assert prepared.teacher is not None
     rows = loader.batch_size if host.device.type == "cuda" else min(loader.batch_size, _ROWS_ON_CPU)
     batch = loader.batch_at(np.arange(rows, dtype=np.int64) % len(loader.subset), 0)
-    row_bytes, refusals = {}, {}
+    row_bytes, refusals, columns = {}, {}, {}
     for name in prepared.distiller.layers:
         try:
             column = path_column(name, prepared.distiller.path(name))
@@ -75,6 +81,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
             refusals[name] = str(error).removeprefix(f"paths.{name}: ")
             continue
         target = column.compute(prepared.teacher(batch.images[:1], only=column.taps))
+        columns[name] = column.digest
         row_bytes[name] = sum(value.numel() * value.element_size() for value in target.values())
     write_seconds, read_seconds = _disk_seconds()
     evaluation = [loader for loader in (prepared.loaders.validation, prepared.loaders.test) if loader is not None]
@@ -88,6 +95,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
         row_bytes=row_bytes,
         refusals=refusals,
         prediction_bytes=4 * prepared.data.num_classes,
+        columns=columns,
     ).plain()
 
 

@@ -151,6 +151,17 @@ def test_what_half_precision_cannot_hold_is_refused(scene):
     assert stored.open(columns, scene.loader(), 0, precision="float32") is None  # the teacher is asked for every batch
 
 
+def test_paths_that_need_the_same_target_share_one(scene, monkeypatch):
+    put, writes = LocalShards._put, []
+    monkeypatch.setattr(LocalShards, "_put", lambda shards, *file: writes.append(file[:2]) or put(shards, *file))
+    mapped, num_asked = open_all(scene, names=("SoftTarget", "AttentionTransfer", "DKD", "Logits"))
+    assert num_asked == 40
+    assert len({file.parent for file in files(scene)}) == 2
+    assert len(writes) == len(set(writes)) == len(files(scene))
+    read = mapped.read(np.arange(8))
+    assert torch.equal(read["SoftTarget"]["logits"], read["DKD"]["logits"])
+
+
 class FullDisk(LocalShards):
     """Has no room."""
 

@@ -25,7 +25,7 @@ def group(*path_sets, epochs=10, views=None, seed=0, has_augmentation=True):
     )
 
 
-def measurement(row_bytes, *, ask=1e-3, disk=1e-9, refusals=None, num_rows=1000):
+def measurement(row_bytes, *, ask=1e-3, disk=1e-9, refusals=None, num_rows=1000, columns=None):
     return Measurement(
         num_rows=num_rows,
         num_other_rows=0,
@@ -35,4 +35,5 @@ def measurement(row_bytes, *, ask=1e-3, disk=1e-9, refusals=None, num_rows=1000)
         row_bytes=row_bytes,
         refusals=refusals or {},
         prediction_bytes=40,
+        columns=columns or {},
     )

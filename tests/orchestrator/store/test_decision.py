@@ -44,6 +44,18 @@ def test_a_path_that_is_never_without_a_live_one_is_not_worth_storing():
     assert "declares" in decision.reasons["own"]
 
 
+def test_paths_that_need_the_same_target_share_it():
+    measured = measurement({"kd": SMALL, "logits": SMALL, "at": 100}, columns={"kd": "x", "logits": "x", "at": "y"})
+    groups = [group(["kd"], ["logits"], ["kd", "logits", "at"])]
+    decision = decide(groups, measured, mode="auto", budget_bytes=10 * 1000 * (SMALL + 100))
+    assert set(decision.stored) == {"kd", "logits", "at"}
+    assert decision.stored_bytes == 10 * 1000 * (SMALL + 100)
+    assert decision.seconds == pytest.approx(10 + (10_000 * 140 + 10_000 * (4 * SMALL + 100)) * 1e-9)
+    assert "(kd+logits 40 B, at 100 B an image)" in describe({"": decision})[0]
+    one = decide(groups, measured, mode="exact", budget_bytes=10 * 1000 * SMALL)
+    assert one.stored == ("kd", "logits")
+
+
 @pytest.mark.parametrize("mode", ["exact", "float16"])
 def test_by_order_everything_is_stored_that_fits(mode):
     groups = [group(["kd"], ["hint"])]
