@@ -59,7 +59,7 @@ def _under_ray(options: argparse.Namespace) -> None:
         rank = bare_loop._Rank(context.get_world_rank(), context.get_world_size())
         bare_loop.train(config["options"], rank)
 
-    here = {"env_vars": {"PYTHONPATH": os.getcwd()}}
+    here = {"env_vars": {"PYTHONPATH": str(Path.cwd())}}
     ray.init("local", include_dashboard=True, log_to_driver=False, runtime_env=here)
     scaling = ScalingConfig(num_workers=options.ray_workers)
     TorchTrainer(loop, train_loop_config={"options": options}, scaling_config=scaling).fit()

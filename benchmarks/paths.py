@@ -126,7 +126,10 @@ class RivalBench:
         torch.manual_seed(0)
         stages = [f"stage{number}" for number in range(len(pair.sizes))]
         student, teacher = (
-            {tap or "out": value.contiguous() for tap, value in _maps(width, pair, batch, device, {*stages, OUTPUT}).items()}
+            {
+                tap or "out": value.contiguous()
+                for tap, value in _maps(width, pair, batch, device, {*stages, OUTPUT}).items()
+            }
             for width in (pair.student, pair.teacher)
         )
         self._leaves = [value.requires_grad_() for value in student.values()]

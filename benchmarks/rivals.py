@@ -1,8 +1,8 @@
 """torchdistill's losses on the same maps, for the paths that it has: what benchmarks.paths compares ours with.
 
-torchdistill 1.1.5 is installed for the benchmark only. It has no targets: its losses compute the teacher's side every time, so
-they are compared with our target and loss together. Where its loss needs features of equal width, our adapter brings
-them there; where it has learned modules of its own, those are used.
+torchdistill 1.1.5 is installed for the benchmark only. It has no targets: its losses compute the teacher's side every
+time, so they are compared with our target and loss together. Where its loss needs features of equal width, our adapter
+brings them there; where it has learned modules of its own, those are used.
 """
 
 from __future__ import annotations

@@ -65,9 +65,7 @@ def _bytes(path: KnowledgePath, teacher: Probe) -> str:
     """Return the size of a sample's target in half precision, as a reader takes it in."""
     if not path.storable:
         return "asked live"
-    taps = {
-        pair.teacher: torch.empty(1, *_shape(teacher, pair.teacher), device="meta") for pair in path.pairs
-    }
+    taps = {pair.teacher: torch.empty(1, *_shape(teacher, pair.teacher), device="meta") for pair in path.pairs}
     target = path.target(taps)
     size = sum(value.numel() * (2 if value.is_floating_point() else value.element_size()) for value in target.values())
     return f"{size} B" if size < 1000 else f"{size / 1000:.3g} kB" if size < 1e6 else f"{size / 1e6:.3g} MB"

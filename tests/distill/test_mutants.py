@@ -42,14 +42,14 @@ class Mutant:
         return f"{self.name}: {self.old} -> {self.new}"
 
 
-def tests_of(name: str) -> ModuleType:
+def module_of(name: str) -> ModuleType:
     """Return the test module of `name`, which holds its goldens and its mutants."""
     return importlib.import_module(f"test_{getattr(FAMILIES[name], name).__module__.rpartition('.')[2]}")
 
 
 def mutants_of(name: str) -> list[Mutant]:
     """Return what the test module's MUTANTS says of `name`: (old, new), or (old, new, module beneath) a change."""
-    return [Mutant(name, *change) for change in getattr(tests_of(name), "MUTANTS", {}).get(name, [])]
+    return [Mutant(name, *change) for change in getattr(module_of(name), "MUTANTS", {}).get(name, [])]
 
 
 MUTANTS = [mutant for name in FAMILIES for mutant in mutants_of(name)]
@@ -79,7 +79,7 @@ def build(name: str, old: str = "", new: str = "", *, base: str = "") -> Any:
 def failed_goldens(name: str, changed: Any) -> list[str]:
     """Return the golden values that do not hold for `changed`; anything but a wrong value is an error."""
     failed = []
-    for golden in tests_of(name).GOLDENS[name]:
+    for golden in module_of(name).GOLDENS[name]:
         try:
             golden(changed)
         except AssertionError:
@@ -104,4 +104,4 @@ def test_mutant_fails(mutant: Mutant) -> None:
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_everything_registered_has_mutants(name: str) -> None:
     found = sum(mutant.name == name and not mutant.base for mutant in MUTANTS)
-    assert found >= 3, f"add mutants of {name} to MUTANTS in {tests_of(name).__name__}.py: a sign, a norm, a reduction"
+    assert found >= 3, f"add mutants of {name} to MUTANTS in {module_of(name).__name__}.py: a sign, a norm, a reduction"
