@@ -28,6 +28,9 @@ SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 EXAMPLES: dict[str, dict[str, Any]] = {}
 """Constructor arguments of the paths that have required ones."""
 
+FEWEST_STAGES: dict[str, int] = {}
+"""Stages without which a path refuses to connect, where one is not enough."""
+
 
 @dataclass
 class Case:
@@ -126,7 +129,12 @@ def make_case(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> Case:
-    """Return the registered path `name`, connected, with random activations of both models."""
+    """Return the registered path `name`, connected, with random activations of both models.
+
+    Shapes of one stage are repeated for the paths that need several.
+    """
+    fewest = FEWEST_STAGES.get(name, 1)
+    student, teacher = (side if len(side) >= fewest else (*side,) * fewest for side in (student, teacher))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         path = connect(example(name), student, teacher, nn.Linear(teacher[-1][0], 4))
@@ -146,6 +154,15 @@ def make_case(
         ]
     student_taps, teacher_taps = ({key: value.to(dtype) for key, value in side.items()} for side in taps)
     return Case(path.to(torch.promote_types(dtype, torch.float32)), student_taps, teacher_taps)
+
+
+def still_case(name: str, **options: Any) -> Case:
+    """Return a case whose path says the same of the same batch twice: one that remembers has met it, and evaluates."""
+    case = make_case(name, **options)
+    if case.path.needs_samples:
+        case.losses()
+        case.path.eval()
+    return case
 
 
 def module_of(name: str) -> ModuleType:

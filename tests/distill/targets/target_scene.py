@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from distill import paths
-from distill.aggregators import Adaptive
+from distill.aggregators import Equal
+from distill.batch import Samples
 from distill.data import Loader, Subset
 from distill.data.memory_source import MemorySource
 from distill.data.transforms import RandomCrop, RandomHorizontalFlip
@@ -63,11 +64,16 @@ class Scene:
         return Teacher(model.to(memory_format=torch.channels_last), Classification())
 
     def distiller(self, teacher, paths=None, aggregator=None):
+        aggregator = aggregator or Equal()
         torch.manual_seed(0)
         student = ResNet8(num_classes=4, in_channels=1, width=WIDTH).to(memory_format=torch.channels_last)
         sample = self.loader().batch_at(np.arange(2), 0).images
-        paths = all_paths() if paths is None else paths
-        return Distiller(student, teacher, paths, aggregator or Adaptive(), Classification(), sample=sample)
+        if paths is None:
+            paths = {
+                name: path for name, path in all_paths().items() if path.non_negative or aggregator.accepts_negative
+            }
+        samples = Samples(torch.arange(len(self.source.labels)), torch.from_numpy(self.source.labels))
+        return Distiller(student, teacher, paths, aggregator, Classification(), sample=sample, samples=samples)
 
     def stored(self, teacher, *, fingerprint="data", **options):
         store = TargetStore(self.shards, state_digest(teacher.model), **options)
