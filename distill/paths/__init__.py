@@ -12,6 +12,7 @@ from distill.paths.curriculum_temperature import CurriculumTemperature
 from distill.paths.dist import DIST
 from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
+from distill.paths.fsp import FSP
 from distill.paths.logits import Logits
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
@@ -24,6 +25,7 @@ from distill.paths.wsld import WSLD
 __all__ = [
     "DIST",
     "DKD",
+    "FSP",
     "WSLD",
     "AttentionTransfer",
     "CurriculumTemperature",

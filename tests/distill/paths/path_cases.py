@@ -28,7 +28,7 @@ SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 EXAMPLES: dict[str, dict[str, Any]] = {}
 """Constructor arguments of the paths that have required ones."""
 
-FEWEST_STAGES: dict[str, int] = {}
+FEWEST_STAGES = {"FSP": 2}
 """Stages without which a path refuses to connect, where one is not enough."""
 
 
