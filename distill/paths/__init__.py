@@ -20,12 +20,14 @@ from distill.paths.schedule import Schedule as Schedule
 from distill.paths.soft_target import SoftTarget
 from distill.paths.softened import SoftenedPath as SoftenedPath
 from distill.paths.softmax_regression import SoftmaxRegression
+from distill.paths.srd import SRD
 from distill.paths.wsld import WSLD
 
 __all__ = [
     "DIST",
     "DKD",
     "FSP",
+    "SRD",
     "WSLD",
     "AttentionTransfer",
     "CurriculumTemperature",
