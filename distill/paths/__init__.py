@@ -16,6 +16,7 @@ from distill.paths.fsp import FSP
 from distill.paths.logits import Logits
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
+from distill.paths.review_kd import ReviewKD
 from distill.paths.schedule import Schedule as Schedule
 from distill.paths.soft_target import SoftTarget
 from distill.paths.softened import SoftenedPath as SoftenedPath
@@ -35,6 +36,7 @@ __all__ = [
     "Logits",
     "MultiLevelLogits",
     "NSTGram",
+    "ReviewKD",
     "SoftTarget",
     "SoftmaxRegression",
 ]
