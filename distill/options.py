@@ -24,3 +24,19 @@ def finite(name: str, value: object, *, above: float | None = None, at_least: fl
     if (above is not None and value <= above) or (at_least is not None and value < at_least):
         raise ValueError(f"{name} must be {rule}, found {value!r}")
     return float(value)
+
+
+def whole(name: str, value: object, *, at_least: int) -> int:
+    """Return the option ``value``, which has to be a whole number.
+
+    Args:
+        name: the option, for the message.
+        value: what the user gave.
+        at_least: inclusive lower bound.
+
+    Raises:
+        ValueError: it is no whole number, or it is too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, found {value!r}")
+    return value

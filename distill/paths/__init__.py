@@ -8,6 +8,7 @@ from distill.paths.base import Path as Path
 from distill.paths.base import Taps as Taps
 from distill.paths.base import Target as Target
 from distill.paths.batch_dependent import BatchDependent as BatchDependent
+from distill.paths.crd import CRD
 from distill.paths.curriculum_temperature import CurriculumTemperature
 from distill.paths.dist import DIST
 from distill.paths.dkd import DKD
@@ -25,6 +26,7 @@ from distill.paths.srd import SRD
 from distill.paths.wsld import WSLD
 
 __all__ = [
+    "CRD",
     "DIST",
     "DKD",
     "FSP",

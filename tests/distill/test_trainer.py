@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from distill.aggregators import Adaptive, Equal, LogSum
+from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
 from distill.distiller import Distiller
 from distill.finite_check import NonFiniteLossError
 from distill.host import LocalHost
 from distill.models import ResNet8, ResNet20
 from distill.optimization import optimizer_maker, scheduler_maker
-from distill.paths import AttentionTransfer, SoftTarget
+from distill.paths import CRD, AttentionTransfer, SoftTarget
 from distill.paths.base import LogitPath
 from distill.tasks import Classification
 from distill.teacher import Teacher
@@ -38,7 +39,9 @@ class Dropped(nn.Module):
         return self.model(self.layer1(images))
 
 
-def make_trainer(make_loader, *, aggregator=None, paths=None, recipe=RECIPE, host=None, dropout=False, **options):
+def make_trainer(
+    make_loader, *, aggregator=None, paths=None, recipe=RECIPE, host=None, dropout=False, samples=None, **options
+):
     task = Classification()
     torch.manual_seed(0)
     student = ResNet8(num_classes=4, in_channels=1, width=4)
@@ -53,6 +56,7 @@ def make_trainer(make_loader, *, aggregator=None, paths=None, recipe=RECIPE, hos
         aggregator or Adaptive(),
         task,
         sample=next(iter(train.epoch(0))).images[:2],
+        samples=samples,
     )
     loaders = Loaders(train, make_loader(64, 80, training=False), make_loader(80, 96, training=False))
     return Trainer(distiller, teacher, loaders, recipe, host or LocalHost(CPU), num_classes=4, **options)
@@ -112,6 +116,27 @@ def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make
         assert torch.equal(value, resumed.distiller.state_dict()[name]), name
     assert resumed.trajectory.table().equals(whole.trajectory.table())
     assert {**result, "minutes": 0} == {**expected, "minutes": 0}
+
+
+def test_a_memory_of_the_samples_stops_and_resumes_with_the_run(make_loader, tmp_path):
+    def make(**options):
+        paths = {"contrast": CRD(num_negatives=8)}
+        samples = Samples(torch.arange(64), torch.arange(64) % 4)
+        return make_trainer(
+            make_loader, aggregator=Equal(), paths=paths, samples=samples, config_hash="same", **options
+        )
+
+    whole = make()
+    before = whole.distiller.path("contrast").bank_student.clone()
+    expected = whole.run()
+    assert not torch.isclose(whole.distiller.path("contrast").bank_student, before).all(dim=1).any()
+    make(host=Stopping(1), checkpoints=Checkpoints(tmp_path)).run()
+    torch.manual_seed(999)
+    resumed = make(checkpoints=Checkpoints(tmp_path))
+    assert resumed.resume()
+    assert {**resumed.run(), "minutes": 0} == {**expected, "minutes": 0}
+    for name, value in whole.distiller.state_dict().items():
+        assert torch.equal(value, resumed.distiller.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(make_loader, tmp_path):
