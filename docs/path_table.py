@@ -65,7 +65,7 @@ def _bytes(path: KnowledgePath, teacher: Probe) -> str:
     """Return the size of a sample's target in half precision, as a reader takes it in."""
     if not path.storable:
         return "asked live"
-    taps = {pair.teacher: torch.empty(1, *_shape(teacher, pair.teacher), device="meta") for pair in path.pairs}
+    taps = {pair.teacher: torch.zeros(1, *_shape(teacher, pair.teacher)) for pair in path.pairs}
     target = path.target(taps)
     size = sum(value.numel() * (2 if value.is_floating_point() else value.element_size()) for value in target.values())
     return f"{size} B" if size < 1000 else f"{size / 1000:.3g} kB" if size < 1e6 else f"{size / 1e6:.3g} MB"
@@ -83,9 +83,10 @@ def _learns(path: KnowledgePath) -> str:
 def _source(name: str) -> str:
     """Return the first paper that the docstring names under Source."""
     text = " ".join((inspect.getdoc(getattr(paths, name)) or "").partition("Source:")[2].split())
+    text = text.partition(")")[0]  # the first work: its place of publication ends it
     arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", text)
-    who = re.search(r"([A-Z][\w'-]+(?: (?:et al\.|and [A-Z][\w'-]+))?,? \d{4}|[A-Z][\w'-]+ (?:et al\. )?\d{4})", text)
-    label = who[1].replace(",", "") if who else "see the docstring"
+    who = re.search(r"(?:[A-Z][\w'-]+, )*[A-Z][\w'-]+(?: et al\.| and [A-Z][\w'-]+)?,? \d{4}", text)
+    label = who[0] if who else "see the docstring"
     return f"[{label}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else label
 
 
