@@ -120,7 +120,7 @@ def test_gradient_agrees_with_finite_differences(name: str, shape: dict[str, Any
         return torch.stack(list(losses.values())).sum()
 
     inputs = [case.student[tap].requires_grad_() for tap in taps]
-    assert torch.autograd.gradcheck(loss, inputs, atol=1e-7, rtol=1e-5)
+    assert torch.autograd.gradcheck(loss, inputs, atol=1e-7, rtol=1e-5, fast_mode=True)  # one random direction
 
 
 @every_path
