@@ -86,6 +86,42 @@ def golden_adapter_where_widths_differ(cls: type[Path]) -> None:
     torch.testing.assert_close(loss_between(path, student, teacher)["s0-s1"], torch.tensor(2.0))
 
 
+def golden_few_positions(cls: type[Path]) -> None:
+    # One position, five channels in either stage: the products aren't formed.  Of the student, rows (2, 0, 0, 0, 1) and
+    # (1, 0, 0, 3, 0), the products 2, 6, 1 and 3.  Of the teacher, (1, 0, 0, 0, 1) and (1, 0, 0, 2, 0): 1, 2, 1, 2.
+    # Differences 1, 4, 0 and 1: 18 in all, mean over 25.  A second, equal sample: 9/25.
+    student, teacher = (
+        [torch.tensor([rows, [1.0, 2.0, 3.0, 4.0, 5.0]])[:, :, None, None] for rows in sides]
+        for sides in (
+            ([2.0, 0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 3.0, 0.0]),
+            ([1.0, 0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 2.0, 0.0]),
+        )
+    )
+    path = connect(cls(), [(5, 1, 1)] * 2, [(5, 1, 1)] * 2)
+    torch.testing.assert_close(loss_between(path, student, teacher)["s0-s1"], torch.tensor(9 / 25))
+    target = path.target({"t0": teacher[0], "t1": teacher[1]})["s0-s1"]
+    torch.testing.assert_close(target, torch.cat(teacher, dim=1)[:, :, 0])
+
+
+def golden_mean_over_few_positions(cls: type[Path]) -> None:
+    # Thirteen channels, all alike, at two positions: (1, 2) and (3, 1) in the student: G = 5/2.  In the teacher, of
+    # another size: (1, 1, 1) and (1, 1, 1), G = 1.  (3/2)^2.
+    student = [torch.tensor([1.0, 2.0]).expand(1, 13, 1, 2), torch.tensor([3.0, 1.0]).expand(1, 13, 1, 2)]
+    path = connect(cls(), [(13, 1, 2)] * 2, [(13, 1, 3)] * 2)
+    loss = loss_between(path, student, [torch.ones(1, 13, 1, 3)] * 2)["s0-s1"]
+    torch.testing.assert_close(loss, torch.tensor(2.25))
+
+
+def golden_rounding_below_zero(cls: type[Path]) -> None:
+    # Equal features: the three terms cancel, and what rounding leaves over must not become negative for any sample.
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(1, 64, 2, 2, generator=generator) for _ in range(2)]
+    path = connect(cls(), [(64, 2, 2)] * 2, [(64, 2, 2)] * 2)
+    for turn in range(50):
+        nearly = [maps[0] + 1e-5 * turn * maps[0].roll(turn, dims=1), maps[1]]
+        assert 0 <= loss_between(path, nearly, maps)["s0-s1"].item() < 1e-5
+
+
 GOLDENS = {
     "FSP": (
         golden_products_of_channels,
@@ -94,6 +130,9 @@ GOLDENS = {
         golden_windows_that_overlap,
         golden_transitions_of_three_stages,
         golden_adapter_where_widths_differ,
+        golden_few_positions,
+        golden_mean_over_few_positions,
+        golden_rounding_below_zero,
     )
 }
 
@@ -169,13 +208,63 @@ def test_positions_may_be_permuted_together_and_signs_of_both_stages_do_not_coun
     assert loss_between(path, [turned[0], second], [first, second])["s0-s1"].item() > 1e-3
 
 
+FEW = {"student": [(3, 4, 4), (5, 3, 2)], "teacher": [(24, 3, 3), (32, 2, 2)]}
+"""Of the teacher's 4 positions and 24 and 32 channels no matrix is formed."""
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_form_of_few_positions_agrees_with_the_equation_in_plain_loops(training: bool) -> None:
+    case = make_case("FSP", **FEW)
+    case.path.train(training)
+    assert case.target()["s0-s1"].shape == (3, 24 + 32, 4)
+    wanted = reference(case.path, case.student, case.teacher)
+    assert {layer: loss.item() for layer, loss in case.losses().items()} == pytest.approx(wanted, rel=1e-9)
+
+
+def test_both_forms_have_one_gradient() -> None:
+    results = []
+    for few in (True, False):
+        case = make_case("FSP", **FEW)
+        case.path._few_positions = {"s0-s1": few}
+        maps = [value.requires_grad_() for name, value in case.student.items() if name]
+        losses = case.losses()
+        gradients = torch.autograd.grad(losses["s0-s1"], [*maps, *case.path.parameters()])
+        results.append([losses["s0-s1"], *gradients])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_form_of_few_positions_in_float32_is_close_to_float64() -> None:
+    exact = make_case("FSP", **FEW).losses()["s0-s1"]
+    single = make_case("FSP", **FEW, dtype=torch.float32).losses()["s0-s1"]
+    assert single.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4])
+def test_the_form_of_few_positions_stays_finite(scale: float) -> None:
+    case = make_case("FSP", **FEW, dtype=torch.float32)
+    case.student = {name: (scale * value).requires_grad_() for name, value in case.student.items()}
+    case.teacher = {name: scale * value for name, value in case.teacher.items()}
+    loss = case.loss()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(case.student[name].grad).all() for name in ("s0", "s1"))
+
+
 def test_a_stage_of_equal_width_has_no_adapter() -> None:
     assert not list(connect(FSP(), [(3, 4, 4), (5, 2, 2)], [(3, 4, 4), (5, 2, 2)]).parameters())
 
 
 MUTANTS = {
     "FSP": [
-        ("one @ other.mT", "one.abs() @ other.mT"),
+        ("first @ second.mT, wanted", "first.abs() @ second.mT, wanted"),
+        ("sides[0] @ sides[1].mT", "sides[0].abs() @ sides[1].mT"),
+        ("own + wanted - 2 * cross", "own + wanted - cross"),
+        ("own + wanted - 2 * cross", "own - wanted"),
+        ("/ (student[0].shape[1] * student[1].shape[1])", "/ student[0].shape[1]"),
+        (".clamp_min(0).mean()", ".mean()"),
+        (".clamp_min(0).mean()", ".clamp_min(0).sum()"),
+        ("(one[1].mT @ other[1])", "(one[0].mT @ other[0])"),
         ("/ (height * width)", "/ height"),
         ("/ (height * width)", "/ width**2"),
         ("/ (height * width)", ""),
