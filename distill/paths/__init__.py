@@ -22,6 +22,7 @@ from distill.paths.schedule import Schedule as Schedule
 from distill.paths.soft_target import SoftTarget
 from distill.paths.softened import SoftenedPath as SoftenedPath
 from distill.paths.softmax_regression import SoftmaxRegression
+from distill.paths.sp import SP
 from distill.paths.srd import SRD
 from distill.paths.wsld import WSLD
 
@@ -30,6 +31,7 @@ __all__ = [
     "DIST",
     "DKD",
     "FSP",
+    "SP",
     "SRD",
     "WSLD",
     "AttentionTransfer",
