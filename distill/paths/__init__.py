@@ -17,6 +17,7 @@ from distill.paths.fsp import FSP
 from distill.paths.logits import Logits
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
+from distill.paths.pkt import PKT
 from distill.paths.review_kd import ReviewKD
 from distill.paths.schedule import Schedule as Schedule
 from distill.paths.soft_target import SoftTarget
@@ -31,6 +32,7 @@ __all__ = [
     "DIST",
     "DKD",
     "FSP",
+    "PKT",
     "SP",
     "SRD",
     "WSLD",

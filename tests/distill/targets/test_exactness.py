@@ -11,6 +11,7 @@ from distill.aggregators import Adaptive, Equal
 from distill.host import LocalHost
 from distill.optimization import optimizer_maker
 from distill.paths import LogitPath
+from distill.paths.pooled import PooledPath
 from distill.targets import TargetSource, path_column
 from distill.trainer import Loaders, Recipe, Trainer
 
@@ -103,12 +104,16 @@ def test_a_stored_target_equals_the_live_one(scene, name):
         assert all(torch.equal(live[layer], read[layer]) for layer in live)
 
 
-def test_paths_between_logits_share_one_column(scene):
+def test_paths_that_want_the_same_share_one_column(scene):
     distiller = scene.distiller(scene.teacher())
     digests = {name: path_column(name, distiller.path(name)).digest for name in distiller.layers}
-    assert digests["SoftTarget"] == digests["Logits"]
-    num_logit_paths = sum(isinstance(path, LogitPath) for path in all_paths().values())
-    assert len(set(digests.values())) == len(digests) - num_logit_paths + 1
+    groups = [
+        {digests[name] for name, path in all_paths().items() if isinstance(path, kind)}
+        for kind in (LogitPath, PooledPath)
+    ]
+    assert [len(group) for group in groups] == [1, 1]
+    alone = [name for name, path in all_paths().items() if not isinstance(path, LogitPath | PooledPath)]
+    assert len({digests[name] for name in alone} | set.union(*groups)) == len(alone) + 2
 
 
 def test_the_teacher_runs_no_deeper_than_the_live_paths_need(scene):
