@@ -19,6 +19,7 @@ from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
 from distill.paths.pkt import PKT
 from distill.paths.review_kd import ReviewKD
+from distill.paths.rkd import RKDAngle, RKDDistance
 from distill.paths.schedule import Schedule as Schedule
 from distill.paths.soft_target import SoftTarget
 from distill.paths.softened import SoftenedPath as SoftenedPath
@@ -42,6 +43,8 @@ __all__ = [
     "Logits",
     "MultiLevelLogits",
     "NSTGram",
+    "RKDAngle",
+    "RKDDistance",
     "ReviewKD",
     "SoftTarget",
     "SoftmaxRegression",

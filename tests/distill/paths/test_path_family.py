@@ -228,7 +228,18 @@ def _reorder(taps: dict[str, Tensor], order: Tensor) -> dict[str, Tensor]:
     return {tap: value[order] for tap, value in taps.items()}
 
 
-NOTHING_TO_LEARN = {"AttentionTransfer", "FSP", "FeatureMap", "Logits", "NSTGram", "PKT", "SP", "SoftTarget"}
+NOTHING_TO_LEARN = {
+    "AttentionTransfer",
+    "FSP",
+    "FeatureMap",
+    "Logits",
+    "NSTGram",
+    "PKT",
+    "RKDAngle",
+    "RKDDistance",
+    "SP",
+    "SoftTarget",
+}
 """Paths whose loss is zero where student and teacher agree; those of another minimum have a test of their own."""
 
 
