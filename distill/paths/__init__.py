@@ -8,6 +8,7 @@ from distill.paths.base import Path as Path
 from distill.paths.base import Taps as Taps
 from distill.paths.base import Target as Target
 from distill.paths.batch_dependent import BatchDependent as BatchDependent
+from distill.paths.cc import CC
 from distill.paths.crd import CRD
 from distill.paths.curriculum_temperature import CurriculumTemperature
 from distill.paths.dist import DIST
@@ -29,6 +30,7 @@ from distill.paths.srd import SRD
 from distill.paths.wsld import WSLD
 
 __all__ = [
+    "CC",
     "CRD",
     "DIST",
     "DKD",
