@@ -11,10 +11,11 @@ from torch import Tensor
 from distill.batch import Batch
 from distill.options import finite
 from distill.paths.base import LogitPath
+from distill.paths.batch_dependent import BatchDependent
 from distill.paths.softened import divergence, standardized
 
 
-class MultiLevelLogits(LogitPath):
+class MultiLevelLogits(BatchDependent, LogitPath):
     """Matches answers at three levels and several temperatures.
 
     With ``p = softmax(t / T)`` and ``q = softmax(s / T)``, ``[batch, class]``, ``B`` samples and ``C`` classes::
@@ -24,7 +25,8 @@ class MultiLevelLogits(LogitPath):
         class = || q' q - p' p ||^2 / C               # [class, class]: which classes are alike
         loss = sum over temperatures of (sample + batch + class)
 
-    The second term depends on the batch; each worker looks at its own share. The target is ``t``.
+    The second and third term depend on the batch: each worker looks at its own share, or with ``gather`` at the whole
+    batch. The target is ``t``.
 
     Source: Jin, Wang and Lin 2023, *Multi-level logit distillation* (CVPR), with the temperatures of their code.
     Departures: one view of each image, while their code has a weakly and a strongly augmented one; and no masks, with
@@ -33,23 +35,29 @@ class MultiLevelLogits(LogitPath):
     Args:
         temperatures: all above 0.
         standardize: whether to standardise each sample's logits first (Sun et al. 2024, arXiv:2403.01427).
+        gather: whether to compare the samples of all workers.
 
     Raises:
         ValueError: no temperature, or one is not a finite number above 0.
     """
 
-    batch_dependent = True
-
-    def __init__(self, temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0), standardize: bool = False) -> None:
+    def __init__(
+        self,
+        temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
+        standardize: bool = False,
+        gather: bool = False,
+    ) -> None:
         super().__init__()
         self.temperatures = tuple(finite("temperatures", each, above=0) for each in temperatures)
         if not self.temperatures:
             raise ValueError("temperatures must hold at least one number, found none")
         self.standardize = standardize
+        self.gather = gather
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         if self.standardize:
             student, teacher = standardized(student), standardized(teacher)
+        student, teacher = self.together(student), self.together(teacher)
         return torch.stack([_levels(student / each, teacher / each, each) for each in self.temperatures]).sum()
 
 
