@@ -169,7 +169,7 @@ def _is_activation(module: nn.Module) -> bool:
     """Whether a module is a function of each value by itself, such as a ReLU."""
     home = type(module).__module__
     return home == nn.ReLU.__module__ and not isinstance(
-        module, nn.MultiheadAttention | nn.Softmax | nn.LogSoftmax | nn.Softmin | nn.Softmax2d
+        module, nn.GLU | nn.MultiheadAttention | nn.Softmax | nn.LogSoftmax | nn.Softmin | nn.Softmax2d
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,7 +49,7 @@ class Probe:
         """
         if name in self.taps:
             return self.taps[name]
-        if name.endswith(INPUT):
+        if INPUT in name:
             for tap in self.unactivated.values():
                 if tap is not None and tap.name == name:
                     return tap
@@ -117,12 +118,19 @@ def probe(model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]) -> 
 
 def _unactivated(activations: list[Activation], taps: Mapping[str, Tap]) -> dict[str, Tap | None]:
     """Return, by tap name, what was there before the activation function that made the tap's values."""
+    made = {
+        activation.name: activation.activated_by
+        for activation in activations
+        if activation.activated_by is not None and activation.name in taps
+    }
+    calls: defaultdict[str, set[int]] = defaultdict(set)
+    for by in made.values():
+        calls[by.module].add(by.call)
     found: dict[str, Tap | None] = {}
-    for activation in activations:
-        by = activation.activated_by
-        if by is not None and activation.name in taps:
-            own = taps[activation.name]
-            found[own.name] = replace(own, name=f"{by.module}{INPUT}", entering=by.call) if by.module else None
+    for name, by in made.items():
+        number = str(by.call) if len(calls[by.module]) > 1 else ""  # one function that ends several taps
+        before = replace(taps[name], name=f"{by.module}{INPUT}{number}", entering=by.call)
+        found[name] = before if by.module else None
     return found
 
 

@@ -12,7 +12,8 @@ OUTPUT = ""
 """The tap name of a model's own output: ``named_modules()`` calls the root ``""``."""
 
 INPUT = ":input"
-"""Ends the name of a tap that reads what enters a module."""
+"""Stands behind the module's name in the name of a tap that reads what enters it; where taps read several of its calls,
+the number of the call follows."""
 
 Layout = Literal["nchw", "nhwc", "tokens", "vector"]
 """Order of an activation's axes: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``,
@@ -46,7 +47,7 @@ class Tap:
     @property
     def module(self) -> str:
         """Name of the module that is hooked."""
-        return self.name if self.entering is None else self.name.removesuffix(INPUT)
+        return self.name if self.entering is None else self.name.rpartition(INPUT)[0]
 
     @property
     def octave(self) -> int:

@@ -34,6 +34,7 @@ def probes():
 
 def _assert_reader_agrees(model, sample, found):
     taps = (*found.stages, found.last)
+    taps += tuple(found.before_activation(tap.name) for tap in taps)
     reader = TapReader(model, taps, same)
     _, activations = reader(sample)
     reader.close()
@@ -67,6 +68,15 @@ def test_every_model_has_stages_a_last_feature_and_an_output(probes, name):
     else:
         assert found.classifier is not None
         assert found.classifier.out_features == 1000
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_enters_the_last_activation_of_every_stage_can_be_read(probes, name):
+    found = probes[name]
+    for tap in (*found.stages, found.last):
+        before = found.before_activation(tap.name)
+        assert before.shape == tap.shape
+        assert before == tap or (before.entering is not None and found[before.name] == before)
 
 
 def test_every_model_pairs_with_every_model_in_both_roles(probes):
