@@ -27,6 +27,7 @@ from distill.paths.softened import SoftenedPath as SoftenedPath
 from distill.paths.softmax_regression import SoftmaxRegression
 from distill.paths.sp import SP
 from distill.paths.srd import SRD
+from distill.paths.vid import VID
 from distill.paths.whole_map import WholeMapPath as WholeMapPath
 from distill.paths.wsld import WSLD
 
@@ -39,6 +40,7 @@ __all__ = [
     "PKT",
     "SP",
     "SRD",
+    "VID",
     "WSLD",
     "AttentionTransfer",
     "CurriculumTemperature",
