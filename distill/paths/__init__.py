@@ -16,6 +16,7 @@ from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
 from distill.paths.fsp import FSP
 from distill.paths.logits import Logits
+from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
 from distill.paths.pkt import PKT
@@ -37,6 +38,7 @@ __all__ = [
     "DIST",
     "DKD",
     "FSP",
+    "MGD",
     "PKT",
     "SP",
     "SRD",

@@ -90,7 +90,7 @@ def test_target_is_computed_sample_by_sample(name: str) -> None:
             torch.testing.assert_close(whole[layer][sample : sample + 1], value)
 
 
-NAMES_ITS_SAMPLES = {"CRD"}
+NAMES_ITS_SAMPLES = {"CRD", "MGD"}
 """Paths that draw numbers in the order of the samples, or remember them: their own tests look at the order."""
 
 
