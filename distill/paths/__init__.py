@@ -1,5 +1,6 @@
 """The paths by which knowledge reaches the student; ``__all__`` is the registry of those that YAML can name."""
 
+from distill.paths.ab import AB
 from distill.paths.attention_transfer import AttentionTransfer
 from distill.paths.base import AdaptedFeaturePath as AdaptedFeaturePath
 from distill.paths.base import FeaturePath as FeaturePath
@@ -33,6 +34,7 @@ from distill.paths.whole_map import WholeMapPath as WholeMapPath
 from distill.paths.wsld import WSLD
 
 __all__ = [
+    "AB",
     "CC",
     "CRD",
     "DIST",
