@@ -24,9 +24,17 @@ def mean(values: Tensor) -> Tensor:
     values = values.detach()
     if not is_active():
         return values
+    return sum(values) / dist.get_world_size()
+
+
+def sum(values: Tensor) -> Tensor:
+    """Return the sum of ``values`` over all ranks, detached; one small all-reduce."""
+    values = values.detach()
+    if not is_active():
+        return values
     total = values.clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return total
 
 
 def gather_rows(rows: Tensor) -> Tensor:

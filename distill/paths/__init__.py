@@ -20,6 +20,7 @@ from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
+from distill.paths.ofd import OFD
 from distill.paths.pkt import PKT
 from distill.paths.review_kd import ReviewKD
 from distill.paths.rkd import RKDAngle, RKDDistance
@@ -41,6 +42,7 @@ __all__ = [
     "DKD",
     "FSP",
     "MGD",
+    "OFD",
     "PKT",
     "SP",
     "SRD",

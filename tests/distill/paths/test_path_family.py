@@ -234,6 +234,7 @@ NOTHING_TO_LEARN = {
     "FeatureMap",
     "Logits",
     "NSTGram",
+    "OFD",
     "PKT",
     "RKDAngle",
     "RKDDistance",
