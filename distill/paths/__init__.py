@@ -16,6 +16,7 @@ from distill.paths.dist import DIST
 from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
 from distill.paths.fsp import FSP
+from distill.paths.ft import FT
 from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
@@ -41,6 +42,7 @@ __all__ = [
     "DIST",
     "DKD",
     "FSP",
+    "FT",
     "MGD",
     "OFD",
     "PKT",

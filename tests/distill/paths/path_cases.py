@@ -28,8 +28,8 @@ Maps = list[list[list[list[float]]]]
 SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 """The training set of the paths that need to know it."""
 
-EXAMPLES: dict[str, dict[str, Any]] = {}
-"""Constructor arguments of the paths that have required ones."""
+EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}}
+"""Constructor arguments of the paths that have required ones, or whose student learns nothing at first."""
 
 FEWEST_STAGES = {"FSP": 2}
 """Stages without which a path refuses to connect, where one is not enough."""

@@ -116,6 +116,13 @@ def test_paths_that_want_the_same_share_one_column(scene):
     assert len({digests[name] for name in alone} | set.union(*groups)) == len(alone) + 2
 
 
+def test_paths_that_need_the_same_whole_map_share_one_column(scene):
+    distiller = scene.distiller(scene.teacher())
+    digests = {name: path_column(name, distiller.path(name)).digest for name in ("FT", "MGD", "OFD", "VID")}
+    assert digests["FT"] == digests["MGD"]  # the last map alone
+    assert len(set(digests.values())) == 3
+
+
 def test_the_teacher_runs_no_deeper_than_the_live_paths_need(scene):
     teacher = scene.teacher()
     distiller = scene.distiller(teacher, paths={"AttentionTransfer": all_paths()["AttentionTransfer"]})
