@@ -104,23 +104,22 @@ def test_a_stored_target_equals_the_live_one(scene, name):
         assert all(torch.equal(live[layer], read[layer]) for layer in live)
 
 
+SAME = (
+    {name for name, path in all_paths().items() if isinstance(path, LogitPath)},
+    {name for name, path in all_paths().items() if isinstance(path, PooledPath)},
+    {"AttentionTransfer", "AttentionTransferNorm"},
+    {"FT", "MGD"},  # the last map as it is
+    {"NSTPolynomial", "VID"},  # all maps as they are
+    *({name} for name in ("AB", "FSP", "FeatureMap", "NSTGram", "OFD", "SP")),
+)
+"""Paths that ask the teacher the very same, each set another question."""
+
+
 def test_paths_that_want_the_same_share_one_column(scene):
     distiller = scene.distiller(scene.teacher())
-    digests = {name: path_column(name, distiller.path(name)).digest for name in distiller.layers}
-    groups = [
-        {digests[name] for name, path in all_paths().items() if isinstance(path, kind)}
-        for kind in (LogitPath, PooledPath)
-    ]
-    assert [len(group) for group in groups] == [1, 1]
-    alone = [name for name, path in all_paths().items() if not isinstance(path, LogitPath | PooledPath)]
-    assert len({digests[name] for name in alone} | set.union(*groups)) == len(alone) + 2
-
-
-def test_paths_that_need_the_same_whole_map_share_one_column(scene):
-    distiller = scene.distiller(scene.teacher())
-    digests = {name: path_column(name, distiller.path(name)).digest for name in ("FT", "MGD", "OFD", "VID")}
-    assert digests["FT"] == digests["MGD"]  # the last map alone
-    assert len(set(digests.values())) == 3
+    digests = [{path_column(name, distiller.path(name)).digest for name in names} for names in SAME]
+    assert [len(each) for each in digests] == [1] * len(SAME)
+    assert len(set.union(*digests)) == len(SAME)
 
 
 def test_the_teacher_runs_no_deeper_than_the_live_paths_need(scene):
