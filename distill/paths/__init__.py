@@ -2,6 +2,7 @@
 
 from distill.paths.ab import AB
 from distill.paths.attention_transfer import AttentionTransfer
+from distill.paths.attention_transfer_norm import AttentionTransferNorm
 from distill.paths.base import AdaptedFeaturePath as AdaptedFeaturePath
 from distill.paths.base import FeaturePath as FeaturePath
 from distill.paths.base import LogitPath as LogitPath
@@ -51,6 +52,7 @@ __all__ = [
     "VID",
     "WSLD",
     "AttentionTransfer",
+    "AttentionTransferNorm",
     "CurriculumTemperature",
     "FeatureMap",
     "Logits",

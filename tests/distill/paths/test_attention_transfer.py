@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from naive_maps import samples, unit_attention
 from path_cases import batch_of, connect, make_case
 from torch import Tensor
 
@@ -83,30 +84,10 @@ GOLDENS = {
 def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:
     """Pixel by pixel: energy, window means, length, squared difference."""
     losses = {}
-    for pair in path.pairs:
-        per_sample = []
-        for one, other in zip(student[pair.student].tolist(), teacher[pair.teacher].tolist(), strict=True):
-            height, width = min(len(one[0]), len(other[0])), min(len(one[0][0]), len(other[0][0]))
-            flat = []
-            for maps in (one, other):
-                pooled = []
-                for row in range(height):
-                    for column in range(width):
-                        window = [
-                            sum(channel[y][x] ** 2 for channel in maps)
-                            for y in _window(row, len(maps[0]), height)
-                            for x in _window(column, len(maps[0][0]), width)
-                        ]
-                        pooled.append(sum(window) / len(window))
-                length = math.sqrt(sum(value * value for value in pooled)) + 1e-6
-                flat.append([value / length for value in pooled])
-            per_sample.append(sum((a - b) ** 2 for a, b in zip(*flat, strict=True)) / (height * width))
-        losses[pair.layer] = sum(per_sample) / len(per_sample)
+    for layer, pairs in samples(path, student, teacher).items():
+        squares = [(a - b) ** 2 for pair in pairs for a, b in zip(*unit_attention(*pair), strict=True)]
+        losses[layer] = sum(squares) / len(squares)
     return losses
-
-
-def _window(index: int, size: int, cells: int) -> range:
-    return range(index * size // cells, -(-(index + 1) * size // cells))
 
 
 @pytest.mark.parametrize(
@@ -132,28 +113,29 @@ def test_owns_no_adapter() -> None:
     assert not list(connect(AttentionTransfer(), [(3, 4, 4)], [(8, 4, 4)]).parameters())
 
 
+BASE = "distill.paths.attention"
+
 MUTANTS = {
     "AttentionTransfer": [
-        ("norm.square()", "norm"),
-        ("vector_norm(features, dim=1)", "vector_norm(features, 1, dim=1)"),
-        ("norm.square()", "norm.square() / features.shape[1]"),
-        ("vector_norm(features, dim=1)", "vector_norm(features, torch.inf, dim=1)"),
-        ("2 * gradients[0]", "gradients[0]"),
-        ("features * (2", "features.abs() * (2"),
         ("F.mse_loss(", "F.l1_loss("),
-        ("_unit(_pool(target, size)))", "_unit(_pool(target, size)), reduction='sum')"),
-        ("_unit(_pool(target, size))", "-_unit(_pool(target, size))"),
-        ("_unit(_pool(target, size))", "_pool(_unit(target), size)"),
-        ("_unit(_pool(energy, size))", "_pool(_unit(energy), size)"),
-        ("energy / (norm + EPSILON)", "energy / norm.clamp_min(EPSILON)"),
-        ("energy / (norm + EPSILON)", "energy * (norm + EPSILON)"),
-        ("energy / (norm + EPSILON)", "energy"),
-        ("(norm + EPSILON)", "(norm - EPSILON)"),
-        ("EPSILON = 1e-6", "EPSILON = 1e-8"),
-        ("vector_norm(energy, dim", "vector_norm(energy, 1, dim"),
-        ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d"),
-        ("(min(energy.shape[1]", "(max(energy.shape[1]"),
-        ("min(energy.shape[2]", "max(energy.shape[2]"),
+        ("student, teacher)\n", "student, teacher, reduction='sum')\n"),
+        ("mse_loss(student, teacher)", "mse_loss(student, -teacher)"),
+        ("mse_loss(student, teacher)", "mse_loss(student, teacher).sqrt()"),
+        ("norm.square()", "norm", BASE),
+        ("vector_norm(features, dim=1)", "vector_norm(features, 1, dim=1)", BASE),
+        ("norm.square()", "norm.square() / features.shape[1]", BASE),
+        ("vector_norm(features, dim=1)", "vector_norm(features, torch.inf, dim=1)", BASE),
+        ("2 * gradients[0]", "gradients[0]", BASE),
+        ("features * (2", "features.abs() * (2", BASE),
+        ("pooled_alike(_energy(student), target)", "pooled_alike(_unit(_energy(student)), _unit(target))", BASE),
+        ("_unit(own)", "own", BASE),
+        ("_unit(other)", "other", BASE),
+        ("energy / (norm + EPSILON)", "energy / norm.clamp_min(EPSILON)", BASE),
+        ("energy / (norm + EPSILON)", "energy * (norm + EPSILON)", BASE),
+        ("energy / (norm + EPSILON)", "energy", BASE),
+        ("(norm + EPSILON)", "(norm - EPSILON)", BASE),
+        ("EPSILON = 1e-6", "EPSILON = 1e-8", BASE),
+        ("vector_norm(energy, dim", "vector_norm(energy, 1, dim", BASE),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""

@@ -230,6 +230,7 @@ def _reorder(taps: dict[str, Tensor], order: Tensor) -> dict[str, Tensor]:
 
 NOTHING_TO_LEARN = {
     "AttentionTransfer",
+    "AttentionTransferNorm",
     "FSP",
     "FeatureMap",
     "Logits",
