@@ -13,6 +13,7 @@ from distill.paths.batch_dependent import BatchDependent as BatchDependent
 from distill.paths.cc import CC
 from distill.paths.crd import CRD
 from distill.paths.curriculum_temperature import CurriculumTemperature
+from distill.paths.cwd import CWD
 from distill.paths.dist import DIST
 from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
@@ -40,6 +41,7 @@ __all__ = [
     "AB",
     "CC",
     "CRD",
+    "CWD",
     "DIST",
     "DKD",
     "FSP",

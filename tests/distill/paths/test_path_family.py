@@ -231,6 +231,7 @@ def _reorder(taps: dict[str, Tensor], order: Tensor) -> dict[str, Tensor]:
 NOTHING_TO_LEARN = {
     "AttentionTransfer",
     "AttentionTransferNorm",
+    "CWD",
     "FSP",
     "FeatureMap",
     "Logits",
