@@ -24,6 +24,7 @@ from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
 from distill.paths.ofd import OFD
+from distill.paths.pkd import PKD
 from distill.paths.pkt import PKT
 from distill.paths.review_kd import ReviewKD
 from distill.paths.rkd import RKDAngle, RKDDistance
@@ -48,6 +49,7 @@ __all__ = [
     "FT",
     "MGD",
     "OFD",
+    "PKD",
     "PKT",
     "SP",
     "SRD",

@@ -17,7 +17,7 @@ from distill.aggregators import Adaptive, Aggregator, Equal, LogSum
 from distill.batch import Batch
 from distill.distiller import Distiller
 from distill.models import ResNet8
-from distill.paths import AttentionTransfer, Logits, NSTGram, SoftTarget
+from distill.paths import PKD, AttentionTransfer, Logits, NSTGram, SoftTarget
 from distill.paths import Path as KnowledgePath
 from distill.tasks import Classification
 from distill.teacher import Teacher
@@ -65,6 +65,7 @@ def make(aggregator: Aggregator, *, with_batchnorm: bool) -> tuple[Distiller, Te
         paths["nst"] = NSTGram()
         teacher = Teacher(ResNet8(num_classes=4, in_channels=1, width=8).double(), ExactTask())
     else:
+        paths["pkd"] = PKD(gather=True)  # compares the samples of both ranks, as one process does
         teacher = Teacher(Smooth(5).double(), ExactTask())
     distiller = Distiller(
         student.double(), teacher, paths, aggregator.double(), ExactTask(), sample=samples(0).images[:2]

@@ -237,6 +237,7 @@ NOTHING_TO_LEARN = {
     "Logits",
     "NSTGram",
     "OFD",
+    "PKD",
     "PKT",
     "RKDAngle",
     "RKDDistance",
