@@ -23,6 +23,7 @@ from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
+from distill.paths.nst_polynomial import NSTPolynomial
 from distill.paths.ofd import OFD
 from distill.paths.pkd import PKD
 from distill.paths.pkt import PKT
@@ -62,6 +63,7 @@ __all__ = [
     "Logits",
     "MultiLevelLogits",
     "NSTGram",
+    "NSTPolynomial",
     "RKDAngle",
     "RKDDistance",
     "ReviewKD",

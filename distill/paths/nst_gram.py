@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.paths.base import AdaptedFeaturePath, TapChoice
+from distill.paths.gram import gram_distance
 from distill.taps import Probe
 
 EPSILON = 1e-6  # channels shorter than this count as (almost) silent; see the docstring
@@ -32,8 +30,8 @@ class NSTGram(AdaptedFeaturePath):
     the adapted map; it is divided by the rows' lengths, the roots of its diagonal, afterwards.
 
     Source: the form that Chennupati et al. 2021 (arXiv:2110.09674) code under the name NST. It is *not* the
-    polynomial-kernel loss of Huang and Wang 2017 (arXiv:1707.01219) that RepDistiller and others ship: that one
-    compares positions, ignores the order of channels, and needs no adapter.
+    polynomial-kernel loss of Huang and Wang 2017 (arXiv:1707.01219) that RepDistiller and others ship: that one, here
+    ``NSTPolynomial``, compares positions, ignores the order of channels, and needs no adapter.
 
     Departures: an adapter belongs to its path, while the paper's code shares one a stage among paths. Rows shorter
     than 1e-6 are divided by 1e-6 (the paper: 1e-12), which bounds the gradient of a channel that is silent.
@@ -67,36 +65,6 @@ class NSTGram(AdaptedFeaturePath):
         return (distance / rows.shape[1] ** 2).clamp_min(0).mean()
 
 
-def gram_distance(rows: Tensor, target: Tensor) -> Tensor:
-    """Return ``||S S' - T T'||^2`` of each sample from matrices of positions alone, without gradient in the target.
-
-    Args:
-        rows: ``S``, ``[batch, channel, position]``.
-        target: ``T``, ``[batch, channel, position]``, of as many channels.
-    """
-    distance: Tensor = _GramDistance.apply(rows, target)
-    return distance
-
-
-class _GramDistance(torch.autograd.Function):
-    """The gradient ``4 (S S' S - T T' S)`` takes two products; autograd would take three, and give some transposed."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, target: Tensor) -> Tensor:
-        own, cross = rows.mT @ rows, rows.mT @ target  # [batch, position, position]
-        ctx.save_for_backward(rows, target, own, cross)
-        return _energy(own) + _energy(target.mT @ target) - 2 * _energy(cross)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        rows, target, own, cross = ctx.saved_tensors
-        scale = 4 * gradients[0][:, None, None]
-        own, cross = scale * own, scale * cross
-        if rows.stride(1) == 1:  # channels last
-            return torch.baddbmm(own @ rows.mT, cross, target.mT, alpha=-1).mT, None
-        return torch.baddbmm(rows @ own, target, cross.mT, alpha=-1), None
-
-
 def _unit_rows(features: Tensor) -> Tensor:
     return F.normalize(features.flatten(2), dim=2, eps=EPSILON)  # [batch, channel, position]
 
@@ -104,7 +72,3 @@ def _unit_rows(features: Tensor) -> Tensor:
 def _cosines(gram: Tensor) -> Tensor:
     lengths = gram.diagonal(dim1=1, dim2=2).clamp_min(EPSILON**2).sqrt()  # [batch, channel]
     return gram / (lengths[:, :, None] * lengths[:, None])
-
-
-def _energy(matrices: Tensor) -> Tensor:
-    return matrices.square().sum(dim=(1, 2))  # [batch]

@@ -236,6 +236,7 @@ NOTHING_TO_LEARN = {
     "FeatureMap",
     "Logits",
     "NSTGram",
+    "NSTPolynomial",
     "OFD",
     "PKD",
     "PKT",
