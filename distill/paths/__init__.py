@@ -19,6 +19,7 @@ from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
 from distill.paths.fsp import FSP
 from distill.paths.ft import FT
+from distill.paths.ickd import ICKD
 from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
@@ -48,6 +49,7 @@ __all__ = [
     "DKD",
     "FSP",
     "FT",
+    "ICKD",
     "MGD",
     "OFD",
     "PKD",

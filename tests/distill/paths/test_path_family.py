@@ -234,6 +234,7 @@ NOTHING_TO_LEARN = {
     "CWD",
     "FSP",
     "FeatureMap",
+    "ICKD",
     "Logits",
     "NSTGram",
     "NSTPolynomial",
