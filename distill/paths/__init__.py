@@ -19,6 +19,7 @@ from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
 from distill.paths.fsp import FSP
 from distill.paths.ft import FT
+from distill.paths.hint import Hint
 from distill.paths.ickd import ICKD
 from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
@@ -62,6 +63,7 @@ __all__ = [
     "AttentionTransferNorm",
     "CurriculumTemperature",
     "FeatureMap",
+    "Hint",
     "Logits",
     "MultiLevelLogits",
     "NSTGram",
