@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill.batch import Batch
 from distill.options import finite
 from distill.paths.base import TapChoice, Taps, Target, key, no_autocast, widen
-from distill.paths.sizes import pool_larger
+from distill.paths.sizes import pooled_alike
 from distill.paths.whole_map import WholeMapPath
 from distill.taps import Probe
 
@@ -97,7 +97,7 @@ class FT(WholeMapPath):
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         """Compare what the translator makes of the student's map with a factor of the teacher, ``target``."""
-        own, factor = pool_larger(self.translators[key(layer)](student), target)
+        own, factor = pooled_alike(self.translators[key(layer)](student), target)
         return F.l1_loss(_unit(own), _unit(factor))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.options import finite
 from distill.paths.base import TapChoice, key
-from distill.paths.sizes import pool_larger
+from distill.paths.sizes import pooled_alike
 from distill.paths.whole_map import WholeMapPath
 from distill.taps import Probe
 
@@ -76,7 +76,7 @@ class MGD(WholeMapPath):
             )
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
-        student, target = pool_larger(student, target)
+        student, target = pooled_alike(student, target)
         aligned = self.alignments[key(layer)](student)
         return F.mse_loss(self.generators[key(layer)](aligned * self._mask(aligned)), target)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from distill import distributed
 from distill.paths.base import AdaptedFeaturePath, key
-from distill.paths.sizes import pool_larger
+from distill.paths.sizes import pooled_alike
 from distill.taps import Probe
 
 
@@ -61,7 +61,7 @@ class OFD(AdaptedFeaturePath):
         return teacher
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
-        adapted, teacher = pool_larger(self.adapt(layer, student), target)
+        adapted, teacher = pooled_alike(self.adapt(layer, student), target)
         margin = self.margins[key(layer)](teacher)
         aim = torch.maximum(teacher, margin[:, None, None])
         gap = adapted - aim

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill.options import finite
 from distill.paths.base import TapChoice, key
-from distill.paths.sizes import pool_larger
+from distill.paths.sizes import pooled_alike
 from distill.paths.whole_map import WholeMapPath
 from distill.taps import Probe
 
@@ -72,7 +72,7 @@ class VID(WholeMapPath):
         return cast(Likelihood, self.likelihoods[key(layer)])
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
-        loss: Tensor = self.likelihood(layer)(*pool_larger(student, target))
+        loss: Tensor = self.likelihood(layer)(*pooled_alike(student, target))
         return loss
 
 

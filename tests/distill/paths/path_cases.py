@@ -259,7 +259,7 @@ def naive_pool(maps: Maps, height: int, width: int) -> Maps:
     ]
 
 
-def naive_pool_larger(one: Maps, other: Maps) -> tuple[Maps, Maps]:
+def naive_pooled_alike(one: Maps, other: Maps) -> tuple[Maps, Maps]:
     """Average both to the smaller height and width."""
     height, width = min(len(one[0][0]), len(other[0][0])), min(len(one[0][0][0]), len(other[0][0][0]))
     return naive_pool(one, height, width), naive_pool(other, height, width)

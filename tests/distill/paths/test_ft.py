@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from path_cases import Case, Maps, batch_of, connect, make_case, naive_layers, naive_pool_larger, positions
+from path_cases import Case, Maps, batch_of, connect, make_case, naive_layers, naive_pooled_alike, positions
 from torch import Tensor, nn
 
 from distill.paths import FT, Path
@@ -170,7 +170,7 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
             gaps = [(made[b][c][y][x] - other[b][c][y][x]) ** 2 for b, c, y, x in positions(other)]
         else:
             factors = naive_layers(paraphraser.frozen.module, other)
-            own, factors = naive_pool_larger(naive_layers(path.translators[key(pair.layer)], own), factors)
+            own, factors = naive_pooled_alike(naive_layers(path.translators[key(pair.layer)], own), factors)
             one, two = ([_unit(sample) for sample in maps] for maps in (own, factors))
             gaps = [abs(x - y) for a, b in zip(one, two, strict=True) for x, y in zip(a, b, strict=True)]
         losses[pair.layer] = sum(gaps) / len(gaps)

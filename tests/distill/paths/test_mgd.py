@@ -14,7 +14,7 @@ from path_cases import (
     make_case,
     naive_convolution,
     naive_layers,
-    naive_pool_larger,
+    naive_pooled_alike,
     positions,
     same_numbers,
 )
@@ -133,7 +133,7 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
     for pair in path.pairs:
         own: Maps = student[pair.student].double().tolist()
         other: Maps = teacher[pair.teacher].double().tolist()
-        own, other = naive_pool_larger(own, other)
+        own, other = naive_pooled_alike(own, other)
         align = path.alignments[key(pair.layer)]
         if isinstance(align, nn.Conv2d):
             own = naive_convolution(align, own)

@@ -15,7 +15,7 @@ from path_cases import (
     identity_adapters,
     make_case,
     naive_adapter,
-    naive_pool_larger,
+    naive_pooled_alike,
     positions,
 )
 from test_ab import probe_with_relu
@@ -117,7 +117,7 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
     for pair in path.pairs:
         other: Maps = teacher[pair.teacher].double().tolist()
         own = naive_adapter(path.adapters[key(pair.layer)], student[pair.student])
-        own, other = naive_pool_larger(own, other)
+        own, other = naive_pooled_alike(own, other)
         margin = path.margins[key(pair.layer)]
         sums, numbers = margin.negatives.tolist()
         for b, c, y, x in positions(other):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import Maps, batch_of, connect, make_case, naive_layers, naive_pool_larger, positions
+from path_cases import Maps, batch_of, connect, make_case, naive_layers, naive_pooled_alike, positions
 from torch import Tensor, nn
 
 from distill.paths import VID, Path
@@ -128,7 +128,7 @@ def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]
         likelihood = path.likelihoods[key(pair.layer)]
         own: Maps = student[pair.student].double().tolist()
         other: Maps = teacher[pair.teacher].double().tolist()
-        own, other = naive_pool_larger(own, other)
+        own, other = naive_pooled_alike(own, other)
         means = naive_layers(likelihood.mean, own)
         total, count = 0.0, 0
         for sample, channel, row, column in positions(other):
