@@ -24,9 +24,9 @@ class CRD(Path):
     """Makes the student tell each training image from thousands of others by the teacher's features, and vice versa.
 
     With the deepest features averaged over positions, ``s`` and ``t``, and embeddings of unit length, ``u = unit(A s)``
-    and ``v = unit(B t)``, where ``A`` and ``B`` are learned linear layers, the path keeps two memory banks: ``U`` and
-    ``V`` hold the latest embeddings of every training sample. For a sample ``i`` and ``K`` samples ``j`` drawn from
-    other classes, with ``N`` samples in all and the temperature ``T``::
+    and ``v = unit(B t)``, where ``A`` and ``B`` are learned linear layers with bias, the path keeps two memory banks:
+    ``U`` and ``V`` hold the latest embeddings of every training sample. For a sample ``i`` and ``K`` samples ``j``
+    drawn from other classes, with ``N`` samples in all and the temperature ``T``::
 
         p(u, j) = exp(<u, V[j]> / T) / Z
         loss(u) = -log(p(u, i) / (p(u, i) + K / N)) - sum over j of log((K / N) / (p(u, j) + K / N))
@@ -40,7 +40,7 @@ class CRD(Path):
     The target is ``t``, ``[batch, channel]``. Student and teacher may differ in channels, height and width.
 
     The banks are ``2 N * dimensions`` numbers on every worker and in every checkpoint: 51 MB for 50 000 samples of 128
-    dimensions, 1.3 GB for ImageNet; 24 bytes a sample of tables come on top, in memory alone. Banks and ``Z`` are the
+    dimensions, 1.3 GB for ImageNet; tables of 32 bytes a sample come on top, in memory alone. Banks and ``Z`` are the
     same on every worker: each learns the embeddings of all, and ``Z`` is the mean of all workers' estimates. Workers
     need equally many samples a step. Where a sample is in a batch twice, its last embedding counts.
 
@@ -48,9 +48,9 @@ class CRD(Path):
     authors' code, from which are ``Z``, the momentum, the first values of the banks and the defaults (the paper has a
     temperature of 0.1 for CIFAR-100). The authors weigh the loss by 0.8.
 
-    Departures: negatives are drawn with replacement, since nobody notices among thousands (the authors: without,
-    unless there are too few). There are never more of them than there are samples outside the largest class, where
-    the authors draw some again. The 1e-7 that the code adds to both denominators is left out: ``K / N`` is there.
+    Departures: negatives are drawn with replacement, which among thousands is hardly another draw (the authors:
+    without, unless there are too few). There are never more of them than there are samples outside the largest class,
+    where the authors draw some again. The 1e-7 that the code adds to both denominators is left out: ``K / N`` is there.
     A sample's class is the one of its data set, whatever the batch's labels say.
 
     Args:
@@ -68,9 +68,7 @@ class CRD(Path):
 
     bank_student: Tensor  # [sample, dimension]
     bank_teacher: Tensor
-    log_constants: (
-        Tensor  # [2]: of those that look into the teacher's bank, and into the student's; infinite: not known
-    )
+    log_constants: Tensor  # [2]: log Z of what looks into the teacher's bank, and the student's; infinite: not known
     _indices: Tensor  # [sample], ascending: row r of the banks is this sample
     _by_class: Tensor  # [sample]: rows, class by class
     _start: Tensor  # [sample]: where the class of each row starts in _by_class

@@ -15,8 +15,12 @@ from distill.paths.pooled import PooledPath, pooled
 EPSILON = 1e-12
 """The mean distance counts as no less than this: images that are all alike have none."""
 
-CHUNK = 2**22
-"""Cosines that are held at once, as far as one vertex's are not more: 32 MiB."""
+EQUAL = 2.0**-46
+"""Squared distances up to this share of both images' squared distances from the mean image count as none: the images
+differ by less than float32 tells apart, and no direction leads from one to the other."""
+
+CHUNKS = {"cpu": 2**18, "other": 2**22}
+"""Cosines that are looked at at once, as far as one vertex's are not more: what a processor's cache or a GPU likes."""
 
 
 class RKDDistance(BatchDependent, PooledPath):
@@ -32,14 +36,14 @@ class RKDDistance(BatchDependent, PooledPath):
     change nothing. The loss depends on the batch: each worker looks at its own share, or with ``gather`` at the whole
     batch. Up to two images cost nothing. The target is the teacher's ``x``, ``[batch, channel]``.
 
-    Distances are exact, not from inner products, whose difference cancels for images that are close; no tensor larger
-    than ``[batch, batch]`` and ``[batch, channel]`` is made. Images that are equal have distance 0 and push each other
-    nowhere.
+    Distances come from inner products of the centred features in float64, as the difference cancels for images that
+    are close; no tensor larger than ``[batch, batch]`` and ``[batch, channel]`` is made. Images closer than about 1e-7
+    of their distance from the mean image count as equal: they have distance 0, and push each other nowhere.
 
     Source: Park et al. 2019, *Relational knowledge distillation* (CVPR, arXiv:1904.05068), section 3.2.1. Of their
     code: the mean over all pairs, an image with itself among them, instead of the sum; the mean of the positive
-    distances. Departure: their code raises distances to 1e-6 at least, ours has no such floor, but divides by 1e-12 at
-    least. The usual constant weight is 25.
+    distances. Departures: their code raises distances to 1e-6 at least, here there is no such floor; the mean counts as
+    1e-12 at least. The usual constant weight is 25.
 
     Args:
         taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
@@ -52,7 +56,7 @@ class RKDDistance(BatchDependent, PooledPath):
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         own, other = self.together(pooled(student)), self.together(target)
-        return F.smooth_l1_loss(_relative(_distances(own)), _relative(_distances(other)))
+        return F.smooth_l1_loss(_relative(_distances(own)), _relative(_distances(other))).to(student.dtype)
 
 
 class RKDAngle(BatchDependent, PooledPath):
@@ -70,15 +74,16 @@ class RKDAngle(BatchDependent, PooledPath):
     work. Up to two images cost nothing. The target is the teacher's ``x``, ``[batch, channel]``.
 
     The cosines follow from the squared distances by the law of cosines, without any ``[batch, batch, channel]``
-    tensor; in float64, since their difference cancels for images that are close. ``batch^3`` of them have to be looked
+    tensor; its sum is taken in float64, as it cancels for images that are close. ``batch^3`` cosines have to be looked
     at, but are not kept: value and gradient are made together, some vertices at a time, and what stays for the backward
-    pass is ``[batch, channel]``. At work are a handful of tensors of 32 MiB, or of 8 ``batch^2`` bytes where that is
-    more. Time grows with ``batch^3``: 2 million triplets for 128 images, 134 million for 512.
+    pass is ``[batch, channel]``. At work are a handful of tensors of ``batch^2`` numbers, or of 2^18 on a CPU and 2^22
+    on a GPU (32 MiB) where that is more. Time grows with ``batch^3``: 2 million cosines for 128 images, 134 million
+    for 512.
 
     Source: Park et al. 2019, *Relational knowledge distillation* (CVPR, arXiv:1904.05068), section 3.2.2. Of their
     code: the mean over all triplets, those that name an image twice among them, instead of the sum. Departure: the
-    direction from an image to its equal has no gradient; in their code it has one times 1e12. The usual constant weight
-    is 50.
+    direction from an image to its equal (in the sense of :class:`RKDDistance`) has no gradient; in their code it has
+    one times 1e12. The usual constant weight is 50.
 
     Args:
         taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
@@ -96,7 +101,7 @@ class RKDAngle(BatchDependent, PooledPath):
 
 def _distances(rows: Tensor) -> Tensor:
     distances: Tensor = _Distances.apply(rows)
-    return distances  # [sample, sample]
+    return distances  # [sample, sample], float64
 
 
 def _relative(distances: Tensor) -> Tensor:
@@ -105,18 +110,20 @@ def _relative(distances: Tensor) -> Tensor:
 
 
 class _Distances(torch.autograd.Function):
-    """The gradient is one matrix product; torch.cdist's makes a ``[sample, sample, channel]`` tensor on CUDA."""
+    """The root has no slope at 0; here it has the slope 0."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        distances = _exact_distances(rows)
-        ctx.save_for_backward(rows, distances)
-        return distances
+        centred = _centred(rows)
+        squares = _squares(centred)
+        ctx.dtype = rows.dtype
+        ctx.save_for_backward(centred, squares)
+        return squares.sqrt()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        rows, distances = ctx.saved_tensors
-        return _apart(gradients[0] * _inverse(distances), rows)
+        centred, squares = ctx.saved_tensors
+        return _apart(gradients[0] * _inverse_root(squares), centred).to(ctx.dtype)
 
 
 class _AngleLoss(torch.autograd.Function):
@@ -124,26 +131,27 @@ class _AngleLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
-        rows = student.double()
-        sides, inverse = _triangles(rows)
-        teacher_triangles = _triangles(teacher.double())
+        rows, scale = _in_own_scale(student)
+        sides, inverse = _triangles(rows, student.dtype)
+        teacher_triangles = _triangles(_in_own_scale(teacher)[0], student.dtype)
         count = len(rows)
         loss, across, along = rows.new_zeros(()), torch.zeros_like(sides), []
-        step = max(1, CHUNK // count**2)
+        step = max(1, CHUNKS.get(rows.device.type, CHUNKS["other"]) // count**2)
         for first in range(0, count, step):
             vertices = slice(first, first + step)
             cosines = _cosines(sides, inverse, vertices)  # [vertex, sample, sample]
-            gap = cosines - _cosines(*teacher_triangles, vertices)
-            slope = gap.clamp(-1, 1)  # of Huber's function
-            loss = loss + (slope * (gap - slope / 2)).sum()
+            teacher_cosines = _cosines(*teacher_triangles, vertices)
+            loss = loss + F.smooth_l1_loss(cosines, teacher_cosines, reduction="sum")
+            slope = (cosines - teacher_cosines).clamp_(-1, 1)  # of Huber's function
             legs = inverse[vertices]
-            pull = slope * legs[:, :, None] * legs[:, None]
-            across = across - pull.sum(dim=0) / 2
-            along.append(pull.sum(dim=2) - legs.square() * (slope * cosines).sum(dim=2))
-        # What the loss gains by each squared distance, opposite the vertex and beside it; twice the difference of the
-        # two images is what the squared distance gains.
-        by_square = torch.cat(along) + across
-        gradient = _apart(2 * by_square / count**3, rows)
+            turn = cosines.mul_(slope).sum(dim=2) * legs.square()
+            pull = slope.mul_(legs[:, :, None]).mul_(legs[:, None])
+            across = across - pull.sum(dim=0)
+            along.append(pull.sum(dim=2) - turn)
+        # The sum of the loss grows with a squared distance beside its vertex by `along`, opposite to it by half of
+        # `across`; a squared distance grows by twice the difference of its two images.
+        by_square = 2 * torch.cat(along) + across
+        gradient = _apart(by_square / count**3, rows) / scale
         ctx.save_for_backward(gradient.to(student.dtype))
         return (loss / count**3).to(student.dtype)
 
@@ -153,27 +161,50 @@ class _AngleLoss(torch.autograd.Function):
         return gradients[0] * gradient, None
 
 
-def _triangles(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the squared distances and the inverse distances, 0 for 0, both ``[sample, sample]``."""
-    distances = _exact_distances(rows)
-    return distances.square(), _inverse(distances)
+def _centred(rows: Tensor) -> Tensor:
+    rows = rows.double()
+    return rows - rows.mean(dim=0)
+
+
+def _in_own_scale(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows whose mean square length is 1, and what they were divided by: angles know no scale.
+
+    So nothing overflows or vanishes in float32 that does not in float64.
+    """
+    centred = _centred(rows)
+    scale = torch.linalg.vector_norm(centred) / len(rows) ** 0.5
+    scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
+    return centred / scale, scale
+
+
+def _squares(centred: Tensor) -> Tensor:
+    """Return the squared distances, ``[sample, sample]``."""
+    gram = centred @ centred.mT
+    lengths = gram.diagonal()
+    both = lengths[:, None] + lengths
+    squares = torch.sub(both, gram, alpha=2)
+    return squares.masked_fill(squares <= EQUAL * both, 0)
+
+
+def _triangles(centred: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return half of the squared distances, and the inverse distances in ``dtype``, both ``[sample, sample]``."""
+    squares = _squares(centred)
+    return squares / 2, _inverse_root(squares).to(dtype)
 
 
 def _cosines(sides: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
     """Return ``(|a|^2 + |b|^2 - |a - b|^2) / (2 |a| |b|)`` at these vertices, ``[vertex, sample, sample]``."""
     legs, inverse = sides[vertices], inverse[vertices]
-    return (legs[:, :, None] + legs[:, None] - sides) / 2 * inverse[:, :, None] * inverse[:, None]
+    inner = (legs[:, :, None] + legs[:, None]).sub_(sides)
+    return inner.to(inverse.dtype).mul_(inverse[:, :, None]).mul_(inverse[:, None])
 
 
-def _exact_distances(rows: Tensor) -> Tensor:
-    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _inverse(distances: Tensor) -> Tensor:
-    return (1 / distances).masked_fill(distances == 0, 0)
+def _inverse_root(squares: Tensor) -> Tensor:
+    """Return one over the root; 0 for 0."""
+    return squares.rsqrt().masked_fill(squares == 0, 0)
 
 
 def _apart(weights: Tensor, rows: Tensor) -> Tensor:
     """Return for each sample ``i`` the sum over ``j`` of ``(weights_ij + weights_ji) (rows_i - rows_j)``."""
-    weights, rows = weights + weights.mT, rows - rows.mean(dim=0)
+    weights = weights + weights.mT
     return weights.sum(dim=1, keepdim=True) * rows - weights @ rows

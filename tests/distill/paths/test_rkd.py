@@ -209,7 +209,7 @@ def test_vertices_looked_at_in_turns_give_the_same(chunk: int, monkeypatch: pyte
     features = case.student["s1"].requires_grad_()
     before = case.loss()
     (wanted,) = torch.autograd.grad(before, [features])
-    monkeypatch.setattr(rkd, "CHUNK", chunk)
+    monkeypatch.setitem(rkd.CHUNKS, "cpu", chunk)
     after = case.loss()
     (found,) = torch.autograd.grad(after, [features])
     torch.testing.assert_close(after, before, rtol=1e-12, atol=0)
@@ -247,7 +247,7 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 @pytest.mark.parametrize(("name", "largest"), [("RKDDistance", 24 * 64), ("RKDAngle", 24 * 24 * 5)])
 def test_no_tensor_of_all_differences_is_made(name: str, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rkd, "CHUNK", 24 * 24 * 5)
+    monkeypatch.setitem(rkd.CHUNKS, "cpu", 24 * 24 * 5)
     case = make_case(name, student=[(64, 1, 1)], teacher=[(64, 1, 1)], batch_size=24, dtype=torch.float32)
     case.student["s0"].requires_grad_()
     with Largest() as seen:
@@ -275,31 +275,38 @@ MUTANTS = {
         ("distances.sum() / (distances > 0).sum().clamp_min(1)", "distances.mean()"),
         ("distances.sum() / (distances > 0).sum().clamp_min(1)", "distances.amax()"),
         ("mean.clamp_min(EPSILON)", "mean.detach().clamp_min(EPSILON)"),
-        ("gradients[0] * _inverse(distances)", "gradients[0] * distances"),
-        ("gradients[0] * _inverse(distances)", "gradients[0] / (distances + 1e-12)"),
-        ("weights + weights.mT, rows", "weights, rows"),
+        ("gradients[0] * _inverse_root(squares)", "gradients[0] * squares.sqrt()"),
+        ("squares.rsqrt()", "squares.reciprocal()"),
+        ("weights + weights.mT", "weights"),
         ("* rows - weights @ rows", "* rows + weights @ rows"),
         ("weights.sum(dim=1, keepdim=True)", "weights.mean(dim=1, keepdim=True)"),
-        (".masked_fill(distances == 0, 0)", ""),
+        (".masked_fill(squares == 0, 0)", ""),
+        ("EQUAL = 2.0**-46", "EQUAL = 0.5"),
+        ("gram, alpha=2)", "gram, alpha=1)"),
+        ("return rows - rows.mean(dim=0)", "return rows - rows.mean(dim=1, keepdim=True)"),
     ],
     "RKDAngle": [
-        ("gap.clamp(-1, 1)", "gap"),
-        ("gap.clamp(-1, 1)", "gap.clamp(-2, 2)"),
-        ("(gap - slope / 2)", "gap"),
-        ("cosines - _cosines(*teacher_triangles, vertices)", "cosines + _cosines(*teacher_triangles, vertices)"),
-        ("across - pull.sum(dim=0) / 2", "across + pull.sum(dim=0) / 2"),
-        ("across - pull.sum(dim=0) / 2", "across - pull.sum(dim=0)"),
-        ("pull.sum(dim=2) - legs", "pull.sum(dim=2) + legs"),
-        ("(slope * cosines).sum(dim=2)", "slope.sum(dim=2)"),
-        ("slope * legs[:, :, None] * legs[:, None]", "slope * legs[:, :, None]"),
-        ("torch.cat(along) + across", "torch.cat(along)"),
-        ("_apart(2 * by_square / count**3", "_apart(by_square / count**3"),
+        (".clamp_(-1, 1)", ""),
+        (".clamp_(-1, 1)", ".clamp_(-2, 2)"),
+        ("F.smooth_l1_loss(cosines,", "F.mse_loss(cosines,"),
+        ("F.smooth_l1_loss(cosines,", "F.smooth_l1_loss(-cosines,"),
+        ("teacher_cosines, reduction", "teacher_cosines, beta=2.0, reduction"),
+        ("across - pull.sum(dim=0)", "across + pull.sum(dim=0)"),
+        ("across - pull.sum(dim=0)", "across - pull.mean(dim=0)"),
+        ("pull.sum(dim=2) - turn", "pull.sum(dim=2) + turn"),
+        ("cosines.mul_(slope)", "slope"),
+        ("* legs.square()", "* legs"),
+        ("slope.mul_(legs[:, :, None]).mul_(legs[:, None])", "slope * legs[:, :, None]"),
+        ("2 * torch.cat(along) + across", "2 * torch.cat(along)"),
+        ("2 * torch.cat(along) + across", "torch.cat(along) + across"),
+        ("by_square / count**3", "by_square / count**2"),
+        ("rows) / scale", "rows)"),
         ("(loss / count**3)", "(loss / count**2)"),
         ("gradients[0] * gradient", "gradient.abs()"),
-        ("legs[:, None] - sides) / 2", "legs[:, None] + sides) / 2"),
-        ("legs[:, None] - sides) / 2", "legs[:, None] - sides)"),
-        ("return distances.square(), _inverse(distances)", "return distances, _inverse(distances)"),
-        (".masked_fill(distances == 0, 0)", ".masked_fill(distances == 0, 1e9)"),
+        (".sub_(sides)", ".add_(sides)"),
+        ("return squares / 2,", "return squares,"),
+        (".masked_fill(squares == 0, 0)", ".masked_fill(squares == 0, 1e9)"),
+        ("EQUAL = 2.0**-46", "EQUAL = 0.5"),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""
