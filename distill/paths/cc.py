@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.options import finite
+from distill.options import finite, whole
 from distill.paths.base import TapChoice, key
 from distill.paths.batch_dependent import BatchDependent
 from distill.paths.pooled import PooledPath, pooled
@@ -64,9 +64,9 @@ class CC(BatchDependent, PooledPath):
         gather: bool = False,
     ) -> None:
         super().__init__(taps)
-        self.num_features = _count("num_features", num_features)
+        self.num_features = whole("num_features", num_features, at_least=1)
         self.gamma = finite("gamma", gamma, above=0)
-        self.order = _count("order", order)
+        self.order = whole("order", order, at_least=1)
         self.gather = gather
 
     def build(self, student: Probe, teacher: Probe) -> None:
@@ -94,9 +94,3 @@ class CC(BatchDependent, PooledPath):
 
 def _embed(embeddings: nn.ModuleDict, layer: str, rows: Tensor) -> Tensor:
     return F.normalize(cast(Tensor, embeddings[key(layer)](rows)), dim=1)
-
-
-def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, found {value!r}")
-    return value

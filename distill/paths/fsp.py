@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.adapter import Adapter
 from distill.batch import Batch
 from distill.paths.base import FeaturePath, TapChoice, Taps, Target, key, no_autocast, widen
+from distill.paths.sizes import pooled_alike
 from distill.taps import Probe
 
 MIN_STAGES = 2
@@ -134,9 +135,8 @@ class FSP(FeaturePath):
 
 
 def _sides(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    height, width = (min(first.shape[axis], second.shape[axis]) for axis in (2, 3))
-    one, other = (_pool(maps, (height, width)).flatten(2) for maps in (first, second))
-    return one / (height * width), other
+    one, other = (maps.flatten(2) for maps in pooled_alike(first, second))
+    return one / one.shape[2], other
 
 
 def _distance(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
@@ -148,10 +148,3 @@ def _distance(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) ->
 def _inner(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
     """Return ``<A B', C D'> = <A' C, B' D>`` of each sample."""
     return ((one[0].mT @ other[0]) * (one[1].mT @ other[1])).sum(dim=(1, 2))
-
-
-def _pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if maps.shape[2:] == size:
-        return maps
-    pooled: Tensor = F.adaptive_avg_pool2d(maps, size)
-    return pooled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from distill.paths import Path
 from distill.taps import OUTPUT, Probe, Tap
 
 Shapes = Sequence[tuple[int, int, int]]
-Maps = list[list[list[list[float]]]]
-"""`[batch][channel][row][column]`: maps as the plain loops of a reference see them."""
 
 SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 """The training set of the paths that need to know it."""
@@ -178,101 +175,3 @@ def module_of(name: str) -> ModuleType:
             f"{name} has no tests: add tests/distill/paths/{module}.py with GOLDENS (hand-derived values, functions of "
             "the class) and reference(path, student, teacher) (the equation in plain loops)"
         )
-
-
-def naive_adapter(adapter: Adapter, maps: Tensor) -> Maps:
-    """Compute convolution and BatchNorm in plain loops; `[batch][channel][row][column]`."""
-    return naive_norm(adapter.norm, naive_convolution(adapter.convolution, maps.double().tolist()))
-
-
-def naive_convolution(convolution: nn.Conv2d | nn.ConvTranspose2d, maps: Maps) -> Maps:
-    """Compute a convolution of stride 1 in plain loops, output by output; a transposed one is flipped for it."""
-    weights = convolution.weight.double()
-    if isinstance(convolution, nn.ConvTranspose2d):
-        weights = weights.transpose(0, 1).flip(2, 3)
-    kernels = weights.tolist()
-    reach = convolution.padding[0]
-    assert convolution.kernel_size == (2 * reach + 1, 2 * reach + 1)
-    biases = [0.0] * len(kernels) if convolution.bias is None else convolution.bias.tolist()
-
-    def output(sample: Any, kernel: Any, bias: float, row: int, column: int) -> float:
-        total = bias
-        for plane, weight in zip(sample, kernel, strict=True):
-            for y in range(max(0, row - reach), min(len(plane), row + reach + 1)):
-                for x in range(max(0, column - reach), min(len(plane[0]), column + reach + 1)):
-                    total += weight[y - row + reach][x - column + reach] * plane[y][x]
-        return total
-
-    return [
-        [
-            [[output(sample, kernel, bias, r, c) for c in range(len(sample[0][0]))] for r in range(len(sample[0]))]
-            for kernel, bias in zip(kernels, biases, strict=True)
-        ]
-        for sample in maps
-    ]
-
-
-def naive_norm(norm: nn.BatchNorm2d, maps: Maps) -> Maps:
-    """Compute BatchNorm in plain loops, by the batch in training mode, by its running statistics otherwise."""
-    result: Maps = [[] for _ in maps]
-    for channel, (scale, shift) in enumerate(zip(norm.weight.tolist(), norm.bias.tolist(), strict=True)):
-        values = [value for sample in maps for row in sample[channel] for value in row]
-        mean = sum(values) / len(values)
-        variance = sum((value - mean) ** 2 for value in values) / len(values)
-        if not norm.training:
-            mean, variance = norm.running_mean[channel].item(), norm.running_var[channel].item()
-        factor = scale / (variance + norm.eps) ** 0.5
-        for sample, done in zip(maps, result, strict=True):
-            done.append([[factor * (value - mean) + shift for value in row] for row in sample[channel]])
-    return result
-
-
-def naive_layers(layers: nn.Module, maps: Maps) -> Maps:
-    """Compute a chain of convolutions, BatchNorm and (leaky) ReLU in plain loops."""
-    for layer in layers.children():
-        if isinstance(layer, nn.BatchNorm2d):
-            maps = naive_norm(layer, maps)
-        elif isinstance(layer, nn.ReLU | nn.LeakyReLU):
-            slope = layer.negative_slope if isinstance(layer, nn.LeakyReLU) else 0.0
-            maps = [[[[v if v > 0 else slope * v for v in row] for row in plane] for plane in s] for s in maps]
-        else:
-            maps = naive_convolution(layer, maps)
-    return maps
-
-
-def naive_pool(maps: Maps, height: int, width: int) -> Maps:
-    """Average windows in plain loops; a window that is smaller than a position of the result repeats."""
-    return [
-        [
-            [
-                [
-                    _mean(
-                        [plane[y][x] for y in _window(r, len(plane), height) for x in _window(c, len(plane[0]), width)]
-                    )
-                    for c in range(width)
-                ]
-                for r in range(height)
-            ]
-            for plane in sample
-        ]
-        for sample in maps
-    ]
-
-
-def naive_pooled_alike(one: Maps, other: Maps) -> tuple[Maps, Maps]:
-    """Average both to the smaller height and width."""
-    height, width = min(len(one[0][0]), len(other[0][0])), min(len(one[0][0][0]), len(other[0][0][0]))
-    return naive_pool(one, height, width), naive_pool(other, height, width)
-
-
-def positions(maps: Maps) -> Iterator[tuple[int, int, int, int]]:
-    """Return every index of the maps: sample, channel, row, column."""
-    return itertools.product(range(len(maps)), range(len(maps[0])), range(len(maps[0][0])), range(len(maps[0][0][0])))
-
-
-def _window(index: int, size: int, cells: int) -> range:
-    return range(index * size // cells, -(-(index + 1) * size // cells))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -5,17 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import (
-    Maps,
-    batch_of,
-    connect,
-    identity_adapters,
-    make_case,
-    make_probe,
-    naive_adapter,
-    naive_pool,
-    positions,
-)
+from naive_maps import Maps, naive_adapter, naive_pool, positions
+from path_cases import batch_of, connect, identity_adapters, make_case, make_probe
 from torch import Tensor
 
 from distill.paths import AB, Path

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from naive_maps import flat, pooled_alike, samples
-from path_cases import batch_of, connect, identity_adapters, make_case, naive_adapter, softmax
+from naive_maps import flat, naive_adapter, pooled_alike, samples
+from path_cases import batch_of, connect, identity_adapters, make_case, softmax
 from torch import Tensor
 
 from distill.adapter import Adapter

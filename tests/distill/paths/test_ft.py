@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from path_cases import Case, Maps, batch_of, connect, make_case, naive_layers, naive_pooled_alike, positions
+from naive_maps import Maps, naive_layers, naive_pooled_alike, positions
+from path_cases import Case, batch_of, connect, make_case
 from torch import Tensor, nn
 
 from distill.paths import FT, Path

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from naive_maps import dot, flat
-from path_cases import batch_of, connect, identity_adapters, make_case, naive_adapter
+from naive_maps import dot, flat, naive_adapter
+from path_cases import batch_of, connect, identity_adapters, make_case
 from torch import Tensor
 from torch.nn.functional import normalize
 

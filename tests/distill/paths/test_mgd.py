@@ -7,17 +7,8 @@ from unittest import mock
 
 import pytest
 import torch
-from path_cases import (
-    Maps,
-    batch_of,
-    connect,
-    make_case,
-    naive_convolution,
-    naive_layers,
-    naive_pooled_alike,
-    positions,
-    same_numbers,
-)
+from naive_maps import Maps, naive_convolution, naive_layers, naive_pooled_alike, positions
+from path_cases import batch_of, connect, make_case, same_numbers
 from torch import Tensor, nn
 
 from distill.paths import MGD, Path

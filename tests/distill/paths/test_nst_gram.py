@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from path_cases import batch_of, connect, identity_adapters, make_case, naive_adapter
+from naive_maps import naive_adapter
+from path_cases import batch_of, connect, identity_adapters, make_case
 from torch import Tensor
 
 from distill.paths import NSTGram, Path

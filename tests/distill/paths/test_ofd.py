@@ -8,16 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from path_cases import (
-    Maps,
-    batch_of,
-    connect,
-    identity_adapters,
-    make_case,
-    naive_adapter,
-    naive_pooled_alike,
-    positions,
-)
+from naive_maps import Maps, naive_adapter, naive_pooled_alike, positions
+from path_cases import batch_of, connect, identity_adapters, make_case
 from test_ab import probe_with_relu
 from torch import Tensor
 

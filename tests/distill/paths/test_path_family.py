@@ -175,7 +175,9 @@ KINDS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("student", KINDS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_value_and_gradient_stay_finite(name: str, student: str, precision: str) -> None:
-    settings = [(shape, teacher, True) for shape in SHAPES.values() for teacher in KINDS]
+    # Half precision meets the same code behind the same widening: two shapes will do.
+    shapes = SHAPES if precision == "float32" else {label: SHAPES[label] for label in ("two stages", "one position")}
+    settings = [(shape, teacher, True) for shape in shapes.values() for teacher in KINDS]
     # One value a channel has no variance: BatchNorm refuses to train on it, so that one is for evaluation.
     settings += [({**SHAPES["one position"], "batch_size": 1}, teacher, False) for teacher in KINDS]
     for shape, teacher, training in settings:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from path_cases import batch_of, connect, identity_adapters, make_case, make_probe, naive_adapter
+from naive_maps import naive_adapter
+from path_cases import batch_of, connect, identity_adapters, make_case, make_probe
 from torch import Tensor, nn
 
 from distill.paths import Path, SoftmaxRegression

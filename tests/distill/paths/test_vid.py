@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import Maps, batch_of, connect, make_case, naive_layers, naive_pooled_alike, positions
+from naive_maps import Maps, naive_layers, naive_pooled_alike, positions
+from path_cases import batch_of, connect, make_case
 from torch import Tensor, nn
 
 from distill.paths import VID, Path
@@ -225,7 +226,7 @@ MUTANTS = {
             "nn.Conv2d(out_channels, out_channels, kernel_size=1, bias=False),\n            nn.ReLU(),\n        )",
         ),
         ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d", SIZES),
-        ("min(one.shape[2], other.shape[2])", "max(one.shape[2], other.shape[2])", SIZES),
+        ("min(one.shape[-2], other.shape[-2])", "max(one.shape[-2], other.shape[-2])", SIZES),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""
