@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +51,15 @@ class ConnectedPath:
         use: its class.
         connections: its tap pairs.
         adapter_parameters: learned numbers of its own.
+        compares: whose images it compares with each other: of a worker's ``share``, or the whole ``batch``; empty
+            where it looks at each image by itself.
     """
 
     name: str
     use: str
     connections: tuple[Connection, ...]
     adapter_parameters: int
+    compares: Literal["", "share", "batch"] = ""
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,13 @@ def _connect(
         )
         for pair in path.pairs
     )
-    return ConnectedPath(name, str(spec["use"]), connections, count_parameters(path)), []
+    return ConnectedPath(name, str(spec["use"]), connections, count_parameters(path), _compares(path)), []
+
+
+def _compares(path: Path) -> Literal["", "share", "batch"]:
+    if not path.batch_dependent:
+        return ""
+    return "batch" if getattr(path, "gather", False) else "share"
 
 
 def _shape(model: Probe, tap: str) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ class Plan:
         experiment = self.design.experiment
         parts = [f"{number:,} {name}" for name, number in self.samples.items() if number is not None]
         lines = [f"{experiment.name}: {count_line(self.design)}"]
-        lines += [line for branch in self.branches for line in _branch_lines(branch)]
+        lines += [line for branch in self.branches for line in _branch_lines(branch, experiment.run.workers)]
         lines.append(f"Images: {', '.join(parts)}" if parts else "Images: not counted")
         if self.samples.get("validation", 0) is None:
             lines.append("  protocol 'paper': no validation split; results are ranked on the test split and marked so")
@@ -117,7 +117,7 @@ def _once(epochs: int) -> str:
     return f"trained once, for {epochs} epochs, unless it is stored already"
 
 
-def _branch_lines(branch: Branch) -> list[str]:
+def _branch_lines(branch: Branch, workers: int) -> list[str]:
     shape = "x".join(map(str, branch.image_shape))
     lines = [
         f"Student {branch.student}, {branch.student_parameters:,} parameters, on {branch.data} "
@@ -128,7 +128,9 @@ def _branch_lines(branch: Branch) -> list[str]:
         lines.append(f"Teacher {branch.teacher}, {size}")
     for path in branch.paths:
         adapters = f"{path.adapter_parameters:,} adapter parameters" if path.adapter_parameters else "no adapter"
-        lines.append(f"  {path.name}: {path.use}, {adapters}")
+        whose = {"share": "the images of each worker's own share", "batch": "the images of all workers"}
+        compares = f", compares {whose[path.compares]}" if path.compares and workers > 1 else ""
+        lines.append(f"  {path.name}: {path.use}, {adapters}{compares}")
         lines += [
             f"    {pair.student} {list(pair.student_shape)} <- {pair.teacher} {list(pair.teacher_shape)}"
             for pair in path.connections

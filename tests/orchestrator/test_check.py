@@ -167,6 +167,21 @@ def test_the_plan_of_a_right_file(folder, capsys):
     assert not Path("outputs").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "workers", "said"),
+    [
+        ("", 2, ", compares the images of each worker's own share"),
+        (", gather: true", 2, ", compares the images of all workers"),
+        ("", 1, ""),
+    ],
+)
+def test_the_plan_says_whose_images_a_path_compares(folder, capsys, options, workers, said):
+    file = FILE.replace("{use: NSTGram}", f"{{use: SP{options}}}").replace("run: {", f"run: {{workers: {workers}, ")
+    status, shown = check(file, capsys)
+    assert status == 0
+    assert f"  nst: SP, no adapter{said}" in shown.splitlines()
+
+
 def test_the_plan_in_numbers(folder):
     Path("experiment.yaml").write_text(FILE)
     plan = make_plan(load("experiment.yaml")).plain()
