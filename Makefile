@@ -9,8 +9,9 @@ INSTALLED := .venv/installed
 demo: install        ## the quickstart sweep on scikit-learn's digits, its comparison, and how to open the MLflow UI
 	$(BIN)/distillery sweep search_spaces/quickstart.yaml --resume
 
-test: install        ## what CI runs
-	$(BIN)/python -m pytest
+test: install        ## what CI runs; what starts no cluster runs in two processes
+	$(BIN)/python -m pytest tests/distill --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest tests --ignore tests/distill
 
 slow: install        ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow

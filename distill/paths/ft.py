@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill import distributed
 from distill.batch import Batch
 from distill.options import finite
 from distill.paths.base import TapChoice, Taps, Target, key, no_autocast, widen
@@ -151,10 +152,14 @@ class _Frozen(nn.Module):
 
     @torch.no_grad()
     def follow(self, module: nn.Module, follows: Tensor) -> None:
-        """Become equal to ``module`` where ``follows`` is true."""
-        own = dict(self.module.named_buffers())
-        for name, value in (*module.named_parameters(), *module.named_buffers()):
-            own[name].copy_(torch.where(follows, value, own[name]))
+        """Become equal to ``module`` where ``follows`` is true, with the mean of all ranks' running statistics."""
+        own, buffers = dict(self.module.named_buffers()), dict(module.named_buffers())
+        statistics = {name: value for name, value in buffers.items() if value.is_floating_point()}
+        means = distributed.mean(torch.cat([value.flatten() for value in statistics.values()]))
+        shares = torch.split(means, [value.numel() for value in statistics.values()])
+        news = {**dict(module.named_parameters()), **buffers, **dict(zip(statistics, shares, strict=True))}
+        for name, old in own.items():
+            old.copy_(torch.where(follows, news[name].view_as(old), old))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return what the copied module makes of ``maps``."""

@@ -56,12 +56,14 @@ class TrainHost:
             return module
         if self._sync_batchnorm:
             module = _with_sync_batchnorm(module)
-        return DistributedDataParallel(
+        wrapped = DistributedDataParallel(
             module,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             find_unused_parameters=find_unused_parameters,
-            broadcast_buffers=False,  # rank 0's are those that count; Trainer shares them at the end of an epoch
         )
+        # Once they agree at the start; rank 0's are those that count, and Trainer shares them at the end of an epoch.
+        wrapped.broadcast_buffers = False
+        return wrapped
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Hand over one epoch's metrics; a barrier, and rank 0's metrics are those that count."""

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of 
 
 from benchmarks import paths, rounding, step, timing, variants
 from benchmarks.workbench import PAIRS, Pair, Workbench
+from distill import paths as knowledge_paths
 from distill.models import ResNet8, ResNet20
 
 SMALL = Pair(partial(ResNet20, width=8), partial(ResNet8, width=8), 8, ("layer1", "layer2", "layer3"))
@@ -112,9 +113,9 @@ def test_paths_prints_and_saves_rows(tmp_path, capsys, monkeypatch):
     file = tmp_path / "paths.json"
     paths.main(["--pairs", "small", "--batch", "2", "--rounds", "2", "--json", str(file)])
     rows = json.loads(file.read_text())["pairs"]["small"]
-    assert set(rows) == set(variants.PATHS)
-    assert rows["ST"]["target_bytes"] == 5 * 4
-    assert rows["NST"]["target_bytes"] == (8 * 8 + 16 * 4) * 4
+    assert set(rows) == set(knowledge_paths.__all__)
+    assert rows["SoftTarget"]["target_bytes"] == 5 * 4
+    assert rows["NSTGram"]["target_bytes"] == (8 * 8 + 16 * 4) * 4
     assert rows["FeatureMap"]["step_peak_mib"] > 0
     assert "FeatureMap" in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ from naive_maps import Maps, naive_layers, naive_pooled_alike, positions
 from path_cases import Case, batch_of, connect, make_case
 from torch import Tensor, nn
 
-from distill.paths import FT, Path
+from distill.paths import FT, Path, ft
 from distill.paths.base import key
 
 
@@ -271,6 +271,18 @@ def test_factors_are_frozen_whatever_the_optimiser_does(optimizer: str) -> None:
     assert not torch.equal(weights[3], weights[-1])
 
 
+def test_frozen_copy_has_the_mean_of_all_ranks_running_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case("FT")
+    case.path.pretrain = 1.0
+    monkeypatch.setattr(ft.distributed, "mean", lambda values: values + 1)  # as other ranks might have it
+    case.losses()
+    paraphraser = case.path.paraphrasers[key(case.path.layers[0])]
+    copies, originals = dict(paraphraser.frozen.module.named_buffers()), dict(paraphraser.encoder.named_buffers())
+    for name in ("1.running_mean", "1.running_var", "7.running_var"):
+        torch.testing.assert_close(copies[name], originals[name] + 1)
+    assert torch.equal(copies["0.weight"], paraphraser.encoder[0].weight)
+
+
 def test_frozen_copy_is_no_parameter_and_is_saved() -> None:
     path = make_case("FT").path
     names = {name for name, _ in path.named_parameters()}
@@ -328,9 +340,9 @@ MUTANTS = {
         ("torch.where(learns, errors[layer], loss)", "errors[layer] + loss"),
         ("torch.where(learns, errors[layer], loss)", "torch.where(learns, loss, errors[layer])"),
         ("torch.where(learns, errors[layer], loss)", "torch.where(learns, errors[layer].detach(), loss)"),
-        ("torch.where(follows, value, own[name])", "value"),
-        ("torch.where(follows, value, own[name])", "torch.where(follows, own[name], value)"),
-        ("(*module.named_parameters(), *module.named_buffers())", "module.named_parameters()"),
+        ("torch.where(follows, news[name].view_as(old), old)", "news[name].view_as(old)"),
+        ("torch.where(follows, news[name].view_as(old), old)", "torch.where(follows, old, news[name].view_as(old))"),
+        ("**buffers, **dict(zip(statistics, shares, strict=True))", "**dict(zip(own, own.values()))"),
         ("if self.training:", "if True:"),
         ("super().train(False)", "super().train(mode)"),
         ("return error, self.frozen(teacher)", "return error, self.encoder(teacher).detach()"),

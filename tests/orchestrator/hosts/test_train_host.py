@@ -55,7 +55,7 @@ def test_several_workers_train_in_ddp_with_plain_batchnorm_on_cpus(worker, proce
     assert isinstance(prepared, DistributedDataParallel)
     assert prepared.module is module
     assert type(module[1]) is nn.BatchNorm2d
-    assert prepared.broadcast_buffers
+    assert not prepared.broadcast_buffers  # the trainer shares rank 0's at the end of an epoch
     assert prepared.find_unused_parameters is unused
 
 
