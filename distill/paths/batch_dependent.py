@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from distill import distributed
-from distill.paths.base import Path
+from distill.paths.base import FeaturePath, Path, TapChoice
 
 
 class BatchDependent(Path):
@@ -30,3 +30,16 @@ class BatchDependent(Path):
         Shares must be equal; with one worker, and without ``gather``, this is ``rows`` itself.
         """
         return distributed.gather_rows(rows) if self.gather else rows
+
+
+class BatchDependentFeatures(BatchDependent, FeaturePath):
+    """A path between features that looks at several samples at once.
+
+    Args:
+        taps: as for :class:`FeaturePath`.
+        gather: whether to compare the samples of all workers.
+    """
+
+    def __init__(self, taps: TapChoice = "auto", gather: bool = False) -> None:
+        super().__init__(taps)
+        self.gather = gather

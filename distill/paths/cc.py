@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from distill.options import finite, whole
 from distill.paths.base import TapChoice, key
-from distill.paths.batch_dependent import BatchDependent
+from distill.paths.batch_dependent import BatchDependentFeatures
 from distill.paths.pooled import PooledPath, pooled
 from distill.taps import Probe
 
 
-class CC(BatchDependent, PooledPath):
+class CC(BatchDependentFeatures, PooledPath):
     """Matches how the images of a batch are correlated, by a kernel between learned embeddings of both models.
 
     With the pooled features ``x`` of either model, ``[batch, channel]``, and a linear map with bias for each model::
@@ -63,11 +63,10 @@ class CC(BatchDependent, PooledPath):
         taps: TapChoice = "auto",
         gather: bool = False,
     ) -> None:
-        super().__init__(taps)
+        super().__init__(taps, gather)
         self.num_features = whole("num_features", num_features, at_least=1)
         self.gamma = finite("gamma", gamma, above=0)
         self.order = whole("order", order, at_least=1)
-        self.gather = gather
 
     def build(self, student: Probe, teacher: Probe) -> None:
         """Build both embeddings of every pair."""

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from distill.paths.base import AdaptedFeaturePath, TapChoice
+from distill.taps import Probe
+
+
+class GramPath(AdaptedFeaturePath):
+    """A path between the Gram matrices of channels, which are not formed where a teacher's layer has few positions."""
+
+    most_channels: ClassVar[int] = 1
+    """Channels a position up to which the matrices are formed."""
+
+    def __init__(self, taps: TapChoice = "auto") -> None:
+        super().__init__(taps)
+        self._few_positions: dict[str, bool] = {}
+
+    def build(self, student: Probe, teacher: Probe) -> None:
+        super().build(student, teacher)
+        # The choice looks at the teacher alone, so that one stored target serves every student.
+        for pair in self.pairs:
+            tap = teacher[pair.teacher]
+            self._few_positions[pair.layer] = tap.channels > self.most_channels * tap.height * tap.width
 
 
 def gram_distance(rows: Tensor, target: Tensor) -> Tensor:

@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.paths.base import AdaptedFeaturePath, TapChoice
-from distill.taps import Probe
+from distill.paths.gram import GramPath
 
 EPSILON = 1e-12
 """Rows of the Gram matrix shorter than this count as (almost) zero, as in the authors' code."""
 
 
-class ICKD(AdaptedFeaturePath):
+class ICKD(GramPath):
     """Matches to which channels each channel is akin: the direction of its row in the Gram matrix.
 
     With adapted student features ``S`` and teacher features ``T`` as ``[channel, position]`` matrices::
@@ -42,17 +41,7 @@ class ICKD(AdaptedFeaturePath):
 
     target_options = ()
     only_last = True
-
-    def __init__(self, taps: TapChoice = "auto") -> None:
-        super().__init__(taps)
-        self._few_positions: dict[str, bool] = {}
-
-    def build(self, student: Probe, teacher: Probe) -> None:
-        super().build(student, teacher)
-        # The choice looks at the teacher alone, so that one stored target serves every student.
-        for pair in self.pairs:
-            tap = teacher[pair.teacher]
-            self._few_positions[pair.layer] = tap.channels > 4 * tap.height * tap.width
+    most_channels = 4
 
     def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
         if self._few_positions[layer]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.paths.base import AdaptedFeaturePath, TapChoice
-from distill.paths.gram import gram_distance
-from distill.taps import Probe
+from distill.paths.gram import GramPath, gram_distance
 
 EPSILON = 1e-6  # channels shorter than this count as (almost) silent; see the docstring
 
 
-class NSTGram(AdaptedFeaturePath):
+class NSTGram(GramPath):
     """Matches which channels respond together: the cosines between all pairs of channels.
 
     For each stage, with adapted student features ``S`` and teacher features ``T`` as ``[channel, position]`` matrices
@@ -41,17 +39,6 @@ class NSTGram(AdaptedFeaturePath):
     """
 
     target_options = ()
-
-    def __init__(self, taps: TapChoice = "auto") -> None:
-        super().__init__(taps)
-        self._few_positions: dict[str, bool] = {}
-
-    def build(self, student: Probe, teacher: Probe) -> None:
-        super().build(student, teacher)
-        # The choice looks at the teacher alone, so that one stored target serves every student.
-        for pair in self.pairs:
-            tap = teacher[pair.teacher]
-            self._few_positions[pair.layer] = tap.channels > tap.height * tap.width
 
     def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
         rows = _unit_rows(teacher)

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.paths.base import TapChoice
-from distill.paths.batch_dependent import BatchDependent
+from distill.paths.batch_dependent import BatchDependentFeatures
 from distill.paths.sizes import pooled_alike
 from distill.paths.whole_map import WidthMatchedPath
 
@@ -16,7 +15,7 @@ EPSILON = 1e-12
 """Added to the variances: the square of the 1e-6 that the usual code adds to the standard deviations."""
 
 
-class PKD(BatchDependent, WidthMatchedPath):
+class PKD(BatchDependentFeatures, WidthMatchedPath):
     """Matches how each channel varies over the images and positions of a batch, whatever its mean and its scale.
 
     For each stage, with every channel of student and teacher brought to mean 0 and variance 1 over batch and
@@ -45,10 +44,6 @@ class PKD(BatchDependent, WidthMatchedPath):
         taps: ``auto`` (every stage), or a list of ``{student: NAME, teacher: NAME}``.
         gather: whether workers standardise over the whole batch instead of their share.
     """
-
-    def __init__(self, taps: TapChoice = "auto", gather: bool = False) -> None:
-        super().__init__(taps)
-        self.gather = gather
 
     def make_adapter(self, in_channels: int, out_channels: int) -> nn.Module:
         return nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)

@@ -6,15 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.paths.base import TapChoice
-from distill.paths.batch_dependent import BatchDependent
+from distill.paths.batch_dependent import BatchDependentFeatures
 from distill.paths.pooled import PooledPath, pooled
 from distill.paths.softened import divergence
 
 EPSILON = 1e-7  # likenesses and lengths below this count as this; the authors add as much to both
 
 
-class PKT(BatchDependent, PooledPath):
+class PKT(BatchDependentFeatures, PooledPath):
     """Matches which images of a batch are neighbours: for each image, a distribution over the others.
 
     With the pooled features ``x``, ``[batch, channel]``, of either model::
@@ -39,10 +38,6 @@ class PKT(BatchDependent, PooledPath):
         taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
         gather: whether to compare the images of all workers.
     """
-
-    def __init__(self, taps: TapChoice = "auto", gather: bool = False) -> None:
-        super().__init__(taps)
-        self.gather = gather
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         log_q = _log_neighbours(self.together(pooled(student)))

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.paths.base import TapChoice
-from distill.paths.batch_dependent import BatchDependent
+from distill.paths.batch_dependent import BatchDependentFeatures
 from distill.paths.pooled import PooledPath, pooled
 
 EPSILON = 1e-12
@@ -23,7 +22,7 @@ CHUNKS = {"cpu": 2**18, "other": 2**22}
 """Cosines that are looked at at once, as far as one vertex's are not more: what a processor's cache or a GPU likes."""
 
 
-class RKDDistance(BatchDependent, PooledPath):
+class RKDDistance(BatchDependentFeatures, PooledPath):
     """Matches how far apart the images of a batch are, in units of their mean distance.
 
     With the pooled features ``x``, ``[batch, channel]``, of either model::
@@ -50,16 +49,12 @@ class RKDDistance(BatchDependent, PooledPath):
         gather: whether to compare the images of all workers.
     """
 
-    def __init__(self, taps: TapChoice = "auto", gather: bool = False) -> None:
-        super().__init__(taps)
-        self.gather = gather
-
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         own, other = self.together(pooled(student)), self.together(target)
         return F.smooth_l1_loss(_relative(_distances(own)), _relative(_distances(other))).to(student.dtype)
 
 
-class RKDAngle(BatchDependent, PooledPath):
+class RKDAngle(BatchDependentFeatures, PooledPath):
     """Matches the angles of the triangles that any three images of a batch form.
 
     With the pooled features ``x``, ``[batch, channel]``, of either model::
@@ -89,10 +84,6 @@ class RKDAngle(BatchDependent, PooledPath):
         taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
         gather: whether to compare the images of all workers.
     """
-
-    def __init__(self, taps: TapChoice = "auto", gather: bool = False) -> None:
-        super().__init__(taps)
-        self.gather = gather
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         loss: Tensor = _AngleLoss.apply(self.together(pooled(student)), self.together(target))

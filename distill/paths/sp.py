@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.paths.base import FeaturePath, TapChoice
-from distill.paths.batch_dependent import BatchDependent
+from distill.paths.batch_dependent import BatchDependentFeatures
 
 EPSILON = 1e-12  # rows shorter than this are divided by it; keeps the likeness of all-zero features finite
 
 
-class SP(BatchDependent, FeaturePath):
+class SP(BatchDependentFeatures):
     """Matches which images of a batch respond alike: the inner products of all pairs, over channels and positions.
 
     With the deepest map of each image as one row of ``Q``, ``[batch, channel * height * width]``::
@@ -43,10 +42,6 @@ class SP(BatchDependent, FeaturePath):
 
     target_options = ()
     only_last = True
-
-    def __init__(self, taps: TapChoice = "auto", gather: bool = False) -> None:
-        super().__init__(taps)
-        self.gather = gather
 
     def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
         return teacher.flatten(1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from distill.options import finite
 from distill.paths.base import TapChoice, key
-from distill.paths.batch_dependent import BatchDependent
+from distill.paths.batch_dependent import BatchDependentFeatures
 from distill.paths.pooled import PooledPath, pooled
 from distill.taps import Probe
 
@@ -17,7 +17,7 @@ DISTANCE_EPSILON = 1e-5
 """Added to the distance before the logarithm, as in the authors' code for transformers."""
 
 
-class SRD(BatchDependent, PooledPath):
+class SRD(BatchDependentFeatures, PooledPath):
     """Matches what each channel says of an image in comparison with the other images of the batch.
 
     With the student's features ``s`` and the teacher's ``t``, averaged over positions, a learned matrix ``P`` and
@@ -56,9 +56,8 @@ class SRD(BatchDependent, PooledPath):
     projectors: nn.ModuleDict
 
     def __init__(self, taps: TapChoice = "auto", alpha: float = 4.0, gather: bool = False) -> None:
-        super().__init__(taps)
+        super().__init__(taps, gather)
         self.alpha = finite("alpha", alpha, at_least=1)
-        self.gather = gather
 
     def build(self, student: Probe, teacher: Probe) -> None:
         """Build a projector a pair."""

@@ -215,7 +215,7 @@ MUTANTS = {
         (".clamp_min(0).mean()", ".clamp_min(0).sum()"),
         (".square().sum(dim=(1, 2))", ".abs().sum(dim=(1, 2))", BASE),
         (".square().sum(dim=(1, 2))", ".square().mean(dim=(1, 2))", BASE),
-        ("tap.channels > tap.height", "tap.channels < tap.height"),
+        ("tap.channels > self", "tap.channels < self", BASE),
         ("self.adapt(layer, student)", "student"),
     ],
 }
