@@ -51,6 +51,18 @@ class Case:
         return torch.stack(list(self.losses().values())).sum()
 
 
+class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that was made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
 @contextmanager
 def same_numbers() -> Iterator[None]:
     """Let whatever a path draws be the same every time: path and reference see the same masks and negatives."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from naive_maps import dot, flat, naive_adapter
-from path_cases import batch_of, connect, identity_adapters, make_case
+from path_cases import Largest, batch_of, connect, identity_adapters, make_case
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -187,15 +187,6 @@ def test_a_weak_channel_beside_strong_ones_costs_no_more_than_four() -> None:
 
 
 def test_few_positions_never_hold_a_channel_by_channel_matrix() -> None:
-    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-        numel = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.numel = max(self.numel, result.numel())
-            return result
-
     case = make_case("ICKD", student=[(4, 2, 2)], teacher=[(64, 2, 2)], batch_size=2, dtype=torch.float32)
     with Largest() as largest:
         case.losses()["s0"].backward()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from naive_maps import naive_adapter
-from path_cases import batch_of, connect, identity_adapters, make_case
+from path_cases import Largest, batch_of, connect, identity_adapters, make_case
 from torch import Tensor
 
 from distill.paths import NSTGram, Path
@@ -162,15 +162,6 @@ def test_form_is_chosen_layer_by_layer_from_the_teacher_alone() -> None:
 
 
 def test_position_form_never_holds_a_channel_by_channel_matrix() -> None:
-    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-        numel = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.numel = max(self.numel, result.numel())
-            return result
-
     case = make_case("NSTGram", student=[(4, 2, 2)], teacher=[(64, 2, 2)], batch_size=2, dtype=torch.float32)
     with Largest() as largest:
         case.losses()["s0"].backward()

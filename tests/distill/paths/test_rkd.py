@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from path_cases import Case, make_case
+from path_cases import Case, Largest, make_case
 from point_cases import Points, connected, inner, loss_between, loss_of_connected, maps_of, means, slopes
 from torch import Tensor
 
@@ -231,18 +231,6 @@ def test_float32_is_close_to_float64_where_the_features_are_far_from_the_origin(
     # A mean of float32 numbers near 100 is off by up to 1e-5, of distances near 0.1.
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-2)
     torch.testing.assert_close(gradient.double(), slope, rtol=0, atol=1e-2 * slope.abs().max().item())
-
-
-class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that was made."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.numel = max(self.numel, result.numel())
-        return result
 
 
 @pytest.mark.parametrize(("name", "largest"), [("RKDDistance", 24 * 64), ("RKDAngle", 24 * 24 * 5)])
