@@ -8,8 +8,10 @@ No model runs: the maps are random, in the shapes of the named pairs. ``benchmar
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
+import operator
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from distill.taps import OUTPUT, Probe, Tap
 
 MEBIBYTE = 2**20
 PHASES = ("target", "forward", "both")
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 NUM_SAMPLES, NUM_CLASSES_SEEN = 50_000, 100
 """The training set of the paths that keep a memory of it: as large as CIFAR-100's."""
 
@@ -58,7 +61,7 @@ PAIRS = {
 class PathBench:
     """One path between random maps: its target, its forward pass, and forward and backward, ready to be run again."""
 
-    def __init__(self, name: str, pair: Pair, batch: int, device: torch.device) -> None:
+    def __init__(self, name: str, pair: Pair, batch: int, device: torch.device, layout: str) -> None:
         torch.manual_seed(0)
         self._path: paths.Path = getattr(paths, name)()
         classifier = nn.Linear(pair.teacher[-1], pair.num_classes)
@@ -67,9 +70,10 @@ class PathBench:
             numbers = torch.arange(NUM_SAMPLES)
             self._path.meet(Samples(numbers, numbers % NUM_CLASSES_SEEN))
         self._path.to(device)
+        self._path.advance(0.5)  # the phase in which the student learns: the most of the training
         taps = {each.student for each in self._path.pairs}, {each.teacher for each in self._path.pairs}
-        self._student = _maps(pair.student, pair, batch, device, taps[0])
-        self._teacher = _maps(pair.teacher, pair, batch, device, taps[1])
+        self._student = _maps(pair.student, pair, batch, device, layout, taps[0])
+        self._teacher = _maps(pair.teacher, pair, batch, device, layout, taps[1])
         for value in self._student.values():
             value.requires_grad_()
         numbers = torch.arange(batch, device=device)
@@ -87,7 +91,7 @@ class PathBench:
     def forward(self) -> None:
         """Compute the loss with its graph."""
         losses = self._path(self._student, self._target, self._batch)
-        self._loss = torch.stack(list(losses.values())).sum()
+        self._loss = functools.reduce(operator.add, losses.values())
 
     def both(self) -> None:
         """Compute the loss, then the gradients of maps and adapters."""
@@ -110,26 +114,25 @@ def _probe(channels: Sequence[int], pair: Pair, classifier: nn.Linear | None) ->
     return Probe(taps=taps, stages=stages, last=stages[-1], output_shape=(pair.num_classes,), classifier=classifier)
 
 
-def _maps(channels: Sequence[int], pair: Pair, batch: int, device: torch.device, taps: set[str]) -> dict[str, Tensor]:
+def _maps(
+    channels: Sequence[int], pair: Pair, batch: int, device: torch.device, layout: str, taps: set[str]
+) -> dict[str, Tensor]:
     maps = {OUTPUT: torch.randn(batch, pair.num_classes, device=device)} if OUTPUT in taps else {}
     for number, (width, size) in enumerate(zip(channels, pair.sizes, strict=True)):
         if f"stage{number}" in taps:
             values = torch.randn(batch, width, size, size, device=device).relu_()
-            maps[f"stage{number}"] = values.to(memory_format=torch.channels_last)
+            maps[f"stage{number}"] = values.contiguous(memory_format=LAYOUTS[layout])
     return maps
 
 
 class RivalBench:
-    """torchdistill's loss for the same thing, on maps in torch's own layout, with its gradients."""
+    """torchdistill's loss for the same thing, on the same maps, with its gradients."""
 
-    def __init__(self, name: str, pair: Pair, batch: int, device: torch.device) -> None:
+    def __init__(self, name: str, pair: Pair, batch: int, device: torch.device, layout: str) -> None:
         torch.manual_seed(0)
         stages = [f"stage{number}" for number in range(len(pair.sizes))]
         student, teacher = (
-            {
-                tap or "out": value.contiguous()
-                for tap, value in _maps(width, pair, batch, device, {*stages, OUTPUT}).items()
-            }
+            {tap or "out": value for tap, value in _maps(width, pair, batch, device, layout, {*stages, OUTPUT}).items()}
             for width in (pair.student, pair.teacher)
         )
         self._leaves = [value.requires_grad_() for value in student.values()]
@@ -161,7 +164,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 def measure(pair: Pair, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Time all paths of a pair, interleaved; return one row a path."""
     device = torch.device(options.device)
-    benches = {name: PathBench(name, pair, options.batch, device) for name in options.paths}
+    benches = {name: PathBench(name, pair, options.batch, device, options.layout) for name in options.paths}
     runs = {f"{name} {phase}": getattr(bench, phase) for name, bench in benches.items() for phase in PHASES}
     rivals = _rivals(pair, options, device)
     runs |= {f"{name} torchdistill": bench.both for name, bench in rivals.items()}
@@ -195,7 +198,7 @@ def measure(pair: Pair, options: argparse.Namespace) -> dict[str, dict[str, Any]
 def _rivals(pair: Pair, options: argparse.Namespace, device: torch.device) -> dict[str, RivalBench]:
     """Return torchdistill's losses that there are; none, with the reason, where it is not installed."""
     try:
-        found = {name: RivalBench(name, pair, options.batch, device) for name in options.paths}
+        found = {name: RivalBench(name, pair, options.batch, device, options.layout) for name in options.paths}
     except ImportError as error:
         print(f"torchdistill is left out: {error} (pip install --no-deps torchdistill==1.1.5)")
         return {}
@@ -207,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    setting = {"batch": options.batch, **timing.machine(torch.device(options.device))}
+    setting = {"batch": options.batch, "layout": options.layout, **timing.machine(torch.device(options.device))}
     print(", ".join(f"{key} {value}" for key, value in setting.items()))
     results = {}
     for label in options.pairs:
@@ -249,6 +252,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="samples of a step")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as torch chooses")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--layout", choices=list(LAYOUTS), default="channels_last", help="of the maps in memory")
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     every = sorted(paths.__all__, key=str.lower)
     parser.add_argument("--paths", nargs="+", choices=every, default=every)

@@ -119,6 +119,11 @@ class Distiller(nn.Module):
             name: {layer: value.contiguous() for layer, value in target.items()} for name, target in targets.items()
         }
 
+    def advance(self, progress: float) -> None:
+        """Tell the paths how far the training is, from 0 to 1, before a step."""
+        for path in self._paths.values():
+            path.advance(progress)
+
     def path(self, name: str) -> Path:
         """Return a path by name."""
         return self._paths[name]

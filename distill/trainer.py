@@ -183,6 +183,7 @@ class Trainer:
     def _train_step(self, batches: Sequence[Batch], progress: float) -> Step:
         """Make one optimiser step from the averaged gradients of ``batches``; return their mean losses."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.distiller.advance(progress)
         steps = []
         for number, batch in enumerate(batches, start=1):
             with self._gradient_sync(number == len(batches)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,10 @@ _DASHES = ("-", "--", "-.", ":")
 _NUM_BINS = 150  # averaged points of a line: more than that is noise at this size
 _POINTS_PER_INCH = 72
 _FONT_POINTS = 13.0
-_PANEL_INCHES = 3.1
+_PANEL_INCHES = 3.1  # height
+_MAIN_INCHES, _LAYERS_INCHES = 9.0, 5.0  # widths
+_LABEL_GAP = 1.15  # of two labels, in heights of the font
+_LABEL_INCHES = _LABEL_GAP * _FONT_POINTS / _POINTS_PER_INCH
 
 Series = NDArray[np.float64]
 
@@ -64,42 +68,73 @@ def draw(source: pa.Table | Path, destination: Path, *, title: str = "") -> Path
 
 def _draw(columns: Mapping[str, Series], destination: Path, title: str) -> None:
     import matplotlib as mpl
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     paths = _paths(columns)
     layered = [path for path in paths if _has_own_layer_weights(columns, path)]
-    num_rows = max(3 if paths else 1, len(layered))
-    num_columns = 2 if layered else 1
+    num_panels = 3 if paths else 1
+    height = max(_PANEL_INCHES, (len(paths) + 2) * _LABEL_INCHES)  # every line has its label beside it
+    num_rows, num_columns = _grid(len(layered), num_panels * height)
     with mpl.rc_context({"font.size": _FONT_POINTS, "axes.spines.top": False, "axes.spines.right": False}):
         # No pyplot: its figures live until they are closed, and it picks a backend for the whole process.
         figure = Figure(
-            figsize=(9.0 if num_columns == 1 else 14.0, _PANEL_INCHES * num_rows + 0.8), layout="constrained"
+            figsize=(
+                _MAIN_INCHES + num_columns * _LAYERS_INCHES,
+                max(num_panels * height, num_rows * _PANEL_INCHES) + 0.8,
+            ),
+            layout="constrained",
         )
-        axes = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True)
-        steps = columns["step"]
-        colours = {path: _COLOURS[number % len(_COLOURS)] for number, path in enumerate(paths)}
-        dashes = {path: _DASHES[number // len(_COLOURS) % len(_DASHES)] for number, path in enumerate(paths)}
-        losses = [_Line(_TASK, columns["task/loss"], _TASK_COLOUR)]
-        losses += [_Line(path, columns[f"{path}/loss"], colours[path], dashes[path]) for path in paths]
-        weights = [_Line(path, columns[f"{path}/weight"], colours[path], dashes[path]) for path in paths]
-        _lines(axes[0, 0], steps, losses, "Loss")
-        if paths:
-            _lines(axes[1, 0], steps, weights, "Weight")
-            _shares(axes[2, 0], columns, paths, colours)
-        for row, path in enumerate(layered):
-            _lines(axes[row, 1], steps, _layer_lines(columns, path), f"Weight of each layer: {path}")
-        for unused in axes[len(layered) :, 1:].flat:
-            unused.set_axis_off()
-        for column, lowest in enumerate((num_rows, len(layered))[:num_columns]):
-            axes[lowest - 1, column].set_xlabel(_x_label(columns))
-            axes[lowest - 1, column].tick_params(labelbottom=True)
+        left, *right = _sides(figure, num_columns)
+        _draw_paths(left.subplots(num_panels, 1, squeeze=False, sharex=True)[:, 0], columns, paths)
+        for side in right:
+            _draw_layers(side.subplots(num_rows, num_columns, squeeze=False), columns, layered)
         if title:
             figure.suptitle(title, fontweight="bold", fontsize=_FONT_POINTS + 2, x=0.01, ha="left")
         # The places of the labels depend on the final layout.
         figure.draw_without_rendering()
-        for axis in axes.flat:
+        for axis in figure.findobj(Axes):
             _spread_labels(axis)
         figure.savefig(destination, dpi=100)
+
+
+def _grid(num_panels: int, inches: float) -> tuple[int, int]:
+    """Return rows and columns for the panels of layers: no higher than ``inches`` as long as that is not too wide."""
+    if num_panels == 0:
+        return 0, 0
+    num_rows = max(int(inches // _PANEL_INCHES), math.isqrt(num_panels - 1) + 1)
+    num_columns = math.ceil(num_panels / num_rows)
+    return math.ceil(num_panels / num_columns), num_columns
+
+
+def _sides(figure: Any, num_columns: int) -> list[Any]:
+    """Return the figure, or its part for the paths and its part for that many columns of layers."""
+    if num_columns == 0:
+        return [figure]
+    return list(figure.subfigures(1, 2, width_ratios=(_MAIN_INCHES, num_columns * _LAYERS_INCHES)))
+
+
+def _draw_paths(axes: NDArray[Any], columns: Mapping[str, Series], paths: Sequence[str]) -> None:
+    steps = columns["step"]
+    colours = {path: _COLOURS[number % len(_COLOURS)] for number, path in enumerate(paths)}
+    dashes = {path: _DASHES[number // len(_COLOURS) % len(_DASHES)] for number, path in enumerate(paths)}
+    losses = [_Line(_TASK, columns["task/loss"], _TASK_COLOUR)]
+    losses += [_Line(path, columns[f"{path}/loss"], colours[path], dashes[path]) for path in paths]
+    _lines(axes[0], steps, losses, "Loss")
+    if paths:
+        weights = [_Line(path, columns[f"{path}/weight"], colours[path], dashes[path]) for path in paths]
+        _lines(axes[1], steps, weights, "Weight")
+        _shares(axes[2], columns, paths, colours)
+    axes[-1].set_xlabel(_x_label(columns))
+
+
+def _draw_layers(axes: NDArray[Any], columns: Mapping[str, Series], paths: Sequence[str]) -> None:
+    # Down each column first, as one reads the panels beside them.
+    for axis, path in zip(axes.T.flat, paths, strict=False):
+        _lines(axis, columns["step"], _layer_lines(columns, path), f"Weight of each layer: {path}")
+        axis.set_xlabel(_x_label(columns))
+    for unused in axes.T.flat[len(paths) :]:
+        unused.set_axis_off()
 
 
 def _paths(columns: Mapping[str, Series]) -> list[str]:
@@ -190,14 +225,18 @@ def _spread_labels(axis: Any) -> None:
     if not labels:
         return
     points = axis.figure.dpi / _POINTS_PER_INCH
-    gap = 1.15 * _FONT_POINTS * points
+    gap = _LABEL_GAP * _FONT_POINTS * points
     wanted = np.array([axis.transData.transform(text.xy)[1] for text in labels])
-    for text, place, want in zip(labels, _apart(wanted, gap), wanted, strict=True):
+    box = axis.get_window_extent()
+    for text, place, want in zip(labels, _apart(wanted, gap, box.y0, box.y1), wanted, strict=True):
         text.set_position((6, (place - want) / points))
 
 
-def _apart(wanted: Series, gap: float) -> Series:
-    """Return places at least ``gap`` apart, in the order of ``wanted`` and as near to it as least squares allows."""
+def _apart(wanted: Series, gap: float, low: float, high: float) -> Series:
+    """Return places at least ``gap`` apart, in the order of ``wanted`` and as near to it as least squares allows.
+
+    They lie between ``low`` and ``high``, where that has room for all of them.
+    """
     # With the gaps subtracted the places need only not decrease: isotonic regression, by pooling what collides.
     blocks: list[list[float]] = []
     for number, place in enumerate(wanted):
@@ -205,7 +244,9 @@ def _apart(wanted: Series, gap: float) -> Series:
         while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     means: Series = np.array([np.mean(block) for block in blocks for _ in block], dtype=np.float64)
-    places: Series = means + gap * np.arange(len(wanted))
+    # Bounds on all of them only cut that solution off.
+    last = high - gap * (len(wanted) - 1)
+    places: Series = np.clip(means, low, max(low, last)) + gap * np.arange(len(wanted))
     return places
 
 

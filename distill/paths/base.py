@@ -29,8 +29,9 @@ class Path(nn.Module, ABC):
     """One road by which knowledge flows from the teacher to the student.
 
     The life of a path: constructed from options alone; :meth:`connect` once both models are known (adapters are
-    built here, before the optimiser and DDP exist); then each step :meth:`target`, without gradient and from teacher
-    taps alone, and :meth:`forward`, which returns one scalar loss a layer. The loss of the path is their sum.
+    built here, before the optimiser and DDP exist); then each step :meth:`advance`, :meth:`target`, without gradient
+    and from teacher taps alone, and :meth:`forward`, which returns one scalar loss a layer. The loss of the path is
+    their sum.
     """
 
     non_negative: ClassVar[bool] = True
@@ -89,6 +90,13 @@ class Path(nn.Module, ABC):
 
     def meet(self, samples: Samples) -> None:
         """Get to know the samples of the training, after :meth:`connect`; only where :attr:`needs_samples` says so."""
+
+    def advance(self, progress: float) -> None:
+        """Hear how far the training is, from 0 to 1, before a step; for the paths that compute other things by phases.
+
+        What follows the progress smoothly reads ``Batch.progress`` in :meth:`forward` instead, which costs a compiled
+        step no new tracing.
+        """
 
     @abstractmethod
     def target(self, taps: Taps) -> Target:

@@ -36,9 +36,8 @@ class FT(WholeMapPath):
     In the first phase only the paraphraser learns: student and translator get a gradient of zero. In the second it is
     the other way round, and ``encode`` is a copy of the encoder, with BatchNorm's running statistics, as the last step
     of the first phase found it. The copy is kept in buffers, where no optimiser reaches it: the paraphraser itself gets
-    a gradient of zero, but weight decay and momentum still move it, which counts no more. A step that is one graph
-    cannot look at the clock, so every step computes both losses: in the second phase all work on the autoencoder, the
-    copy apart, is wasted.
+    a gradient of zero, but weight decay and momentum still move it, which counts no more. What a phase does not need
+    it does not compute.
 
     An aggregator that adapts weights sees the loss change its meaning at ``pretrain``. A ``schedule`` scales the
     paraphraser's gradient too: one that starts late leaves it untrained.
@@ -70,8 +69,13 @@ class FT(WholeMapPath):
         if self.pretrain >= 1:
             raise ValueError(f"pretrain must be a share of the training, at least 0 and below 1, found {pretrain!r}")
 
+    def advance(self, progress: float) -> None:
+        """Go over to the second phase where ``pretrain`` is reached."""
+        self.learns = progress < self.pretrain
+
     def build(self, student: Probe, teacher: Probe) -> None:
         """Build a paraphraser and a translator a pair."""
+        self.advance(0.0)
         self.paraphrasers = nn.ModuleDict()
         self.translators = nn.ModuleDict()
         for pair in self.pairs:
@@ -86,15 +90,27 @@ class FT(WholeMapPath):
 
     def forward(self, taps: Taps, target: Target, batch: Batch) -> dict[str, Tensor]:
         """Return the paraphraser's loss in the first phase, then :meth:`layer_loss`, of every pair."""
-        errors, factors = {}, {}
-        device = target[self.layers[0]].device
-        learns = torch.as_tensor(batch.progress, device=device) < self.pretrain
+        if self.learns:
+            losses = {layer: self._error(layer, target) for layer in self.layers}
+            waiting = self.translators
+        else:
+            losses = super().forward(taps, self._factors(target), batch)
+            waiting = self.paraphrasers
+        # DDP waits for the gradient of every parameter, also of those whose gradient is zero.
+        return {layer: loss + _nothing(waiting[key(layer)]).to(loss) for layer, loss in losses.items()}
+
+    def _error(self, layer: str, target: Target) -> Tensor:
+        teacher = widen(target[layer])
+        with no_autocast(teacher):
+            return self.paraphraser(layer).error(teacher)
+
+    def _factors(self, target: Target) -> Target:
+        factors = {}
         for layer in self.layers:
             teacher = widen(target[layer])
             with no_autocast(teacher):
-                errors[layer], factors[layer] = self.paraphraser(layer)(teacher, learns)
-        losses = super().forward(taps, factors, batch)
-        return {layer: torch.where(learns, errors[layer], loss) for layer, loss in losses.items()}
+                factors[layer] = self.paraphraser(layer).frozen(teacher)
+        return factors
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         """Compare what the translator makes of the student's map with a factor of the teacher, ``target``."""
@@ -120,17 +136,12 @@ class Paraphraser(nn.Module):
         )
         self.frozen = _Frozen(self.encoder)
 
-    def forward(self, teacher: Tensor, learns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the error of reconstruction, scalar, and the factors, without gradient.
-
-        Args:
-            teacher: ``[batch, channel, height, width]``.
-            learns: scalar, boolean: whether this is the first phase.
-        """
+    def error(self, teacher: Tensor) -> Tensor:
+        """Return the error of reconstruction, scalar, of the map ``[batch, channel, height, width]``."""
         error = F.mse_loss(self.decoder(self.encoder(teacher)), teacher)
         if self.training:
-            self.frozen.follow(self.encoder, learns)
-        return error, self.frozen(teacher)
+            self.frozen.follow(self.encoder)
+        return error
 
 
 class _Frozen(nn.Module):
@@ -151,15 +162,15 @@ class _Frozen(nn.Module):
         return self
 
     @torch.no_grad()
-    def follow(self, module: nn.Module, follows: Tensor) -> None:
-        """Become equal to ``module`` where ``follows`` is true, with the mean of all ranks' running statistics."""
+    def follow(self, module: nn.Module) -> None:
+        """Become equal to ``module``, with the mean of all ranks' running statistics."""
         own, buffers = dict(self.module.named_buffers()), dict(module.named_buffers())
         statistics = {name: value for name, value in buffers.items() if value.is_floating_point()}
         means = distributed.mean(torch.cat([value.flatten() for value in statistics.values()]))
         shares = torch.split(means, [value.numel() for value in statistics.values()])
         news = {**dict(module.named_parameters()), **buffers, **dict(zip(statistics, shares, strict=True))}
         for name, old in own.items():
-            old.copy_(torch.where(follows, news[name].view_as(old), old))
+            old.copy_(news[name].view_as(old))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return what the copied module makes of ``maps``."""
@@ -177,6 +188,11 @@ def _encoder(channels: int, factors: int) -> nn.Sequential:
 
 def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, nn.Module, nn.Module]:
     return convolution, nn.BatchNorm2d(convolution.out_channels), nn.LeakyReLU(SLOPE)
+
+
+def _nothing(module: nn.Module) -> Tensor:
+    """Return a zero that gives every parameter of ``module`` a gradient of zeros."""
+    return torch.stack([parameter.sum() for parameter in module.parameters()]).sum() * 0
 
 
 def _unit(factors: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -125,4 +127,33 @@ def test_empty_trajectory_is_refused(tmp_path):
     ],
 )
 def test_labels_move_apart_by_as_little_as_possible(wanted, places):
-    np.testing.assert_allclose(_apart(np.array(wanted), 10.0), places)
+    np.testing.assert_allclose(_apart(np.array(wanted), 10.0, -20.0, 120.0), places)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        ([-3.0, 50.0], [0.0, 50.0]),  # no lower than the panel
+        ([50.0, 98.0, 98.0], [50.0, 90.0, 100.0]),  # no higher
+        ([0.0, 0.0, 1.0, 60.0], [0.0, 10.0, 20.0, 60.0]),
+        ([float(number) for number in range(12)], [10.0 * number for number in range(12)]),  # no room: upwards
+    ],
+)
+def test_labels_stay_beside_their_panel(wanted, places):
+    np.testing.assert_allclose(_apart(np.array(wanted), 10.0, 0.0, 100.0), places)
+
+
+@pytest.mark.parametrize("layers", [(), ("layer1", "layer2")], ids=["a weight a path", "a weight a layer"])
+def test_has_room_for_every_path_there_is(tmp_path, shown, layers):
+    table = _table(paths=[f"Path{number}" for number in range(31)], layers=layers, layer_weights=(1.0, 2.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where a panel has no room left
+        draw(table, tmp_path / "trajectory.png")
+    for panel in ("Loss", "Weight", "Share of the total, percent"):
+        places = sorted(text.get_window_extent().y0 for text in shown[panel].texts)
+        assert len(places) == 31 + (panel != "Weight")
+        assert np.diff(places).min() > 12
+        box = shown[panel].get_window_extent()
+        assert box.y0 - 15 < places[0]
+        assert places[-1] < box.y1
+    assert len([title for title in shown if title.startswith("Weight of each layer")]) == (31 if layers else 0)

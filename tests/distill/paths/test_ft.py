@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,8 +31,8 @@ def made_plain(path: Path) -> Path:
 def loss_of(path: Path, student: Any, teacher: Any, progress: float = 0.5) -> Tensor:
     """Return the loss between maps `[batch][channel][row][column]`."""
     one, other = (torch.as_tensor(maps, dtype=torch.float64) for maps in (student, teacher))
-    batch = replace(batch_of(len(one)), progress=progress)
-    loss: Tensor = path({"s0": one}, path.target({"t0": other}), batch)["s0"]
+    path.advance(progress)
+    loss: Tensor = path({"s0": one}, path.target({"t0": other}), batch_of(len(one)))["s0"]
     return loss
 
 
@@ -96,8 +95,8 @@ def golden_who_learns_when(cls: type[Path]) -> None:
         path = connect(cls(), [(2, 3, 3)], [(2, 3, 3)])
         assert sorted({name.split(".")[0] for name, _ in path.named_parameters()}) == ["paraphrasers", "translators"]
         maps = student.clone().requires_grad_()
-        batch = replace(batch_of(2), progress=progress)
-        path({"s0": maps}, path.target({"t0": teacher}), batch)["s0"].backward()
+        path.advance(progress)
+        path({"s0": maps}, path.target({"t0": teacher}), batch_of(2))["s0"].backward()
         waiting = "translators" if progress == 0 else "paraphrasers"
         for name, parameter in path.named_parameters():
             assert parameter.grad is not None, name
@@ -105,7 +104,7 @@ def golden_who_learns_when(cls: type[Path]) -> None:
         paraphraser, translator = path.paraphrasers[key("s0")], path.translators[key("s0")]
         learned = [paraphraser.encoder[0], paraphraser.decoder[0]] if progress == 0 else [translator[0]]
         assert all(module.weight.grad.any() for module in learned)
-        assert bool(maps.grad.any()) == (progress > 0)
+        assert (maps.grad is not None and bool(maps.grad.any())) == (progress > 0)
 
 
 def golden_frozen_copy(cls: type[Path]) -> None:
@@ -121,7 +120,8 @@ def golden_frozen_copy(cls: type[Path]) -> None:
         with torch.no_grad():
             for parameter in path.parameters():
                 parameter += by
-        path({"s0": student}, path.target({"t0": teacher}), replace(batch_of(2), progress=progress))
+        path.advance(progress)
+        path({"s0": student}, path.target({"t0": teacher}), batch_of(2))
         return [value.clone() for value in paraphraser.frozen.buffers()]
 
     def is_equal_to_the_encoder() -> bool:
@@ -141,6 +141,7 @@ def golden_frozen_copy(cls: type[Path]) -> None:
 def golden_last_map_alone(cls: type[Path]) -> None:
     path = connect(cls(), [(3, 4, 4), (5, 2, 2)], [(4, 4, 4), (6, 2, 2)])
     assert path.layers == ("s1",)
+    assert path.learns  # until it hears how far the training is
     assert path.translators[key("s1")][-2].num_features == 3
 
 
@@ -187,6 +188,7 @@ def _unit(sample: list[list[list[float]]]) -> list[float]:
 def first_phase(**options: Any) -> Case:
     case = make_case("FT", **options)
     case.path.pretrain = 0.1
+    case.path.advance(0.0)
     return case
 
 
@@ -230,18 +232,20 @@ def test_first_phase_stays_finite(kind: Any) -> None:
     assert all(torch.isfinite(parameter.grad).all() for parameter in case.path.parameters())
 
 
-def test_progress_may_be_a_tensor() -> None:
-    path = make_case("FT", dtype=torch.float32).path
-    path.pretrain = 0.25
-    maps = {"s1": torch.randn(3, 5, 2, 2)}
-    target = {"s1": torch.randn(3, 6, 2, 2)}
-    path.eval()
-    for progress in (0.0, 0.2, 0.25, 1.0):
-        plain, tensor = (
-            path(maps, target, replace(batch_of(3), progress=value))["s1"]
-            for value in (progress, torch.tensor(progress))
-        )
-        assert torch.equal(plain, tensor)
+def test_each_phase_compiles_to_one_graph() -> None:
+    path = connect(FT(), [(3, 4, 4)], [(4, 4, 4)]).eval()
+    student, target = {"s0": torch.randn(2, 3, 4, 4)}, {"s0": torch.randn(2, 4, 4, 4)}
+    traced: list[int] = []
+
+    def count(module: torch.fx.GraphModule, _: Any) -> Any:
+        traced.append(len(module.graph.nodes))
+        return module.forward
+
+    compiled = torch.compile(path, fullgraph=True, backend=count)
+    for progress in (0.0, 0.05, 0.1, 0.5, 1.0):
+        path.advance(progress)
+        assert torch.equal(compiled(student, target, batch_of(2))["s0"], path(student, target, batch_of(2))["s0"])
+    assert len(traced) == 2
 
 
 @pytest.mark.parametrize("optimizer", ["momentum and weight decay", "adamw"])
@@ -255,8 +259,8 @@ def test_factors_are_frozen_whatever_the_optimiser_does(optimizer: str) -> None:
         steps = torch.optim.SGD(path.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     losses, factors, weights = [], [], []
     for step in range(40):
-        batch = replace(batch_of(8), progress=torch.tensor(step / 40))
-        loss = path({"s0": student}, path.target({"t0": teacher}), batch)["s0"]
+        path.advance(step / 40)
+        loss = path({"s0": student}, path.target({"t0": teacher}), batch_of(8))["s0"]
         steps.zero_grad()
         loss.backward()
         steps.step()
@@ -273,7 +277,8 @@ def test_factors_are_frozen_whatever_the_optimiser_does(optimizer: str) -> None:
 
 def test_frozen_copy_has_the_mean_of_all_ranks_running_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case("FT")
-    case.path.pretrain = 1.0
+    case.path.pretrain = 0.1
+    case.path.advance(0.0)
     monkeypatch.setattr(ft.distributed, "mean", lambda values: values + 1)  # as other ranks might have it
     case.losses()
     paraphraser = case.path.paraphrasers[key(case.path.layers[0])]
@@ -337,16 +342,18 @@ MUTANTS = {
         ("pretrain: float = 0.1", "pretrain: float = 0.2"),
         ("pretrain: float = 0.1", "pretrain: float = 0.05"),
         ("paraphrase_rate: float = 0.5", "paraphrase_rate: float = 1.0"),
-        ("torch.where(learns, errors[layer], loss)", "errors[layer] + loss"),
-        ("torch.where(learns, errors[layer], loss)", "torch.where(learns, loss, errors[layer])"),
-        ("torch.where(learns, errors[layer], loss)", "torch.where(learns, errors[layer].detach(), loss)"),
-        ("torch.where(follows, news[name].view_as(old), old)", "news[name].view_as(old)"),
-        ("torch.where(follows, news[name].view_as(old), old)", "torch.where(follows, old, news[name].view_as(old))"),
+        ("if self.learns:", "if not self.learns:"),
+        ("self.advance(0.0)", "self.advance(1.0)"),
+        ("loss + _nothing(waiting[key(layer)]).to(loss)", "loss"),
+        ("waiting = self.translators", "waiting = self.paraphrasers"),
+        ("waiting = self.paraphrasers", "waiting = self.translators"),
+        ("return self.paraphraser(layer).error(teacher)", "return self.paraphraser(layer).error(teacher).detach()"),
+        ("old.copy_(news[name].view_as(old))", "pass"),
         ("**buffers, **dict(zip(statistics, shares, strict=True))", "**dict(zip(own, own.values()))"),
         ("if self.training:", "if True:"),
         ("super().train(False)", "super().train(mode)"),
-        ("return error, self.frozen(teacher)", "return error, self.encoder(teacher).detach()"),
-        ("return error, self.frozen(teacher)", "return error, self.encoder(teacher)"),
+        ("self.paraphraser(layer).frozen(teacher)", "self.paraphraser(layer).encoder(teacher).detach()"),
+        ("self.paraphraser(layer).frozen(teacher)", "self.paraphraser(layer).encoder(teacher)"),
         ("only_last = True", "only_last = False"),
         ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d", "distill.paths.sizes"),
     ],
