@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill.batch import Batch
 from distill.options import finite
 from distill.paths.base import LogitPath
-from distill.paths.softened import divergence, standardized
+from distill.paths.softened import mean_divergence, standardized
 
 
 class CurriculumTemperature(LogitPath):
@@ -64,7 +64,7 @@ class CurriculumTemperature(LogitPath):
         temperature = self.low + self.span * torch.sigmoid(reversed_theta)
         log_q = F.log_softmax(student / temperature, dim=1)
         log_p = F.log_softmax(teacher / temperature, dim=1)
-        return temperature**2 * divergence(log_p, log_q).mean()
+        return temperature**2 * mean_divergence(log_p, log_q)
 
     def _strength(self, progress: Tensor | float) -> Tensor:
         """Return ``lambda``, how much of the reversed gradient counts, from 0 to 1."""

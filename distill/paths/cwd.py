@@ -9,7 +9,7 @@ from distill.adapter import Adapter
 from distill.options import finite
 from distill.paths.base import TapChoice
 from distill.paths.sizes import pooled_alike
-from distill.paths.softened import divergence
+from distill.paths.softened import mean_divergence
 from distill.paths.whole_map import WidthMatchedPath
 
 
@@ -52,7 +52,7 @@ class CWD(WidthMatchedPath):
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         student, target = pooled_alike(student, target)
         log_p, log_q = self._log_shares(target), self._log_shares(self.adapt(layer, student))
-        return self.temperature**2 * divergence(log_p, log_q).mean()
+        return self.temperature**2 * mean_divergence(log_p, log_q)
 
     def _log_shares(self, maps: Tensor) -> Tensor:
         """Return the logarithms of each channel's distribution, ``[batch * channel, position]``."""

@@ -12,7 +12,7 @@ from distill.batch import Batch
 from distill.options import finite
 from distill.paths.base import LogitPath
 from distill.paths.batch_dependent import BatchDependent
-from distill.paths.softened import divergence, standardized
+from distill.paths.softened import mean_divergence, standardized
 
 
 class MultiLevelLogits(BatchDependent, LogitPath):
@@ -64,7 +64,7 @@ class MultiLevelLogits(BatchDependent, LogitPath):
 def _levels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     log_q, log_p = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
     q, p = log_q.exp(), log_p.exp()
-    sample = temperature**2 * divergence(log_p, log_q).mean()
+    sample = temperature**2 * mean_divergence(log_p, log_q)
     batch = (q @ q.mT - p @ p.mT).square().sum() / len(q)
     classes = (q.mT @ q - p.mT @ p).square().sum() / q.shape[1]
     return sample + batch + classes

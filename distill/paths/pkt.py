@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill.paths.batch_dependent import BatchDependentFeatures
 from distill.paths.pooled import PooledPath, pooled
-from distill.paths.softened import divergence
+from distill.paths.softened import mean_divergence
 
 EPSILON = 1e-7  # likenesses and lengths below this count as this; the authors add as much to both
 
@@ -41,7 +41,7 @@ class PKT(BatchDependentFeatures, PooledPath):
 
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         log_q = _log_neighbours(self.together(pooled(student)))
-        return divergence(_log_neighbours(self.together(target)), log_q).mean()
+        return mean_divergence(_log_neighbours(self.together(target)), log_q)
 
 
 def _log_neighbours(rows: Tensor) -> Tensor:

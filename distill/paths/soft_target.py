@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.paths.softened import SoftenedPath, divergence
+from distill.paths.softened import SoftenedPath, mean_divergence
 
 
 class SoftTarget(SoftenedPath):
@@ -21,7 +21,7 @@ class SoftTarget(SoftenedPath):
 
     Source: Hinton, Vinyals and Dean 2015 (arXiv:1503.02531). Where others differ: torch's reduction ``mean`` divides by
     the number of classes too, torchdistill leaves ``T^2`` out in one branch, KD_Lib compares probabilities by squares.
-    Departure: a sample whose divergence comes out below zero by rounding counts as zero.
+    Departure: a divergence that comes out below zero by rounding counts as zero.
 
     Args:
         temperature: ``T``, above 0; 4 as in the paper's recipe and most CIFAR ones, while ImageNet recipes use 1.
@@ -32,4 +32,4 @@ class SoftTarget(SoftenedPath):
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         log_q = F.log_softmax(self.soften(student), dim=1)
         log_p = F.log_softmax(self.soften(teacher), dim=1)
-        return self.temperature**2 * divergence(log_p, log_q).mean()
+        return self.temperature**2 * mean_divergence(log_p, log_q)

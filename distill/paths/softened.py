@@ -57,4 +57,17 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
         teacher: log-probabilities ``[batch, class, ...]``.
         student: likewise.
     """
-    return (teacher.exp() * (teacher - student)).sum(dim=1).clamp_min(0)
+    return _parts(teacher, student).sum(dim=1).clamp_min(0)
+
+
+def mean_divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return the mean of the divergences of :func:`divergence` over samples and whatever follows the classes; scalar.
+
+    A mean that comes out below zero by rounding counts as zero.
+    """
+    count = teacher.numel() // teacher.shape[1]
+    return torch.relu(_parts(teacher, student).sum() / count)
+
+
+def _parts(teacher: Tensor, student: Tensor) -> Tensor:
+    return teacher.exp() * (teacher - student)  # [batch, class, ...]

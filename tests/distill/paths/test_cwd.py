@@ -154,8 +154,7 @@ MUTANTS = {
         ("self.temperature**2 *", "self.temperature *"),
         (") / self.temperature, dim=1)", "), dim=1)"),
         ("divergence(log_p, log_q)", "divergence(log_q, log_p)"),
-        ("log_q).mean()", "log_q).sum()"),
-        ("log_q).mean()", "log_q).mean() / target[0, 0].numel()"),
+        ("mean_divergence(log_p, log_q)", "mean_divergence(log_p, log_q) / target[0, 0].numel()"),
         ("self.adapt(layer, student)", "student.expand_as(target)"),
         ("maps.flatten(2).flatten(0, 1)", "maps.flatten(2).mT.flatten(0, 1)"),
         ("maps.flatten(2).flatten(0, 1)", "maps.flatten(0, 2)"),
@@ -164,7 +163,8 @@ MUTANTS = {
          "return F.softmax(maps.flatten(2).flatten(0, 1) / self.temperature, dim=1).log()"),
         ("only_last = True", "only_last = False"),
         ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d", "distill.paths.sizes"),
-        ("(teacher - student)).sum(dim=1)", "(teacher - student)).mean(dim=1)", "distill.paths.softened"),
+        (".sum() / count", ".sum()", "distill.paths.softened"),
+        (".sum() / count", ".mean()", "distill.paths.softened"),
     ],
 }  # fmt: skip
 """Changes of the source that a golden value notices; see test_mutants."""

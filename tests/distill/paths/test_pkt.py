@@ -108,8 +108,8 @@ def test_nothing_is_learned_and_each_worker_is_alone_unless_told() -> None:
 MUTANTS = {
     "PKT": [
         ("divergence(_log_neighbours(self.together(target)), log_q)", "divergence(log_q, _log_neighbours(target))"),
-        (", log_q).mean()", ", log_q).sum()"),
-        (", log_q).mean()", ", log_q).mean() / len(student)"),
+        (", log_q)", ", log_q) / len(student)"),
+        (".sum() / count", ".sum()", "distill.paths.softened"),
         ("F.normalize(rows, dim=1, eps=EPSILON)", "rows"),
         ("F.normalize(rows, dim=1,", "F.normalize(rows, dim=0,"),
         ("F.normalize(rows, dim=1,", "F.normalize(rows, p=1, dim=1,"),

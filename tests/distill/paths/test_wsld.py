@@ -70,6 +70,7 @@ MUTANTS = {
         ("self.temperature**2 *", "self.temperature *"),
         ("divergence(log_p, log_q)", "divergence(log_q, log_p)"),
         (").mean()", ").sum()"),
+        (".sum(dim=1).clamp_min(0)", ".mean(dim=1).clamp_min(0)", "distill.paths.softened"),
         ("_cross_entropy(teacher,", "_cross_entropy(self.soften(teacher),"),
         ("temperature: float = 2.0", "temperature: float = 4.0"),
     ],
