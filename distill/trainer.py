@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distill import distributed
 from distill.batch import Batch
-from distill.checkpoint import Checkpoint, Checkpoints
+from distill.checkpoint import Checkpoints
 from distill.counter_random import derive_seed
 from distill.data import Loader
 from distill.distiller import Distiller, Step
@@ -22,10 +22,10 @@ from distill.evaluate import evaluate
 from distill.finite_check import FiniteCheck
 from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
-from distill.random_state import random_state, set_random_state
 from distill.recorder import Recorder
 from distill.targets import TargetSource
 from distill.teacher import Teacher
+from distill.training_state import TrainingState
 from distill.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
@@ -119,10 +119,9 @@ class Trainer:
             else None
         )
         self.trajectory = Trajectory(distiller.layers)
-        self.epoch = 0
-        self.step = 0
-        self.seconds = 0.0
-        self.validation: dict[str, float] | None = None
+        self.state = TrainingState(
+            distiller, self.optimizer, self.scheduler, self.trajectory, rank=host.rank, world_size=host.world_size
+        )
         prepared = host.prepare(distiller, find_unused_parameters=self._has_unused_parameters())
         self._module: Any = torch.compile(prepared) if recipe.compile else prepared
         self._distributed = prepared if isinstance(prepared, nn.parallel.DistributedDataParallel) else None
@@ -143,42 +142,43 @@ class Trainer:
         """
         self._teacher_validation = self.targets.predictions(self.loaders.validation)
         status = "finished"
-        while self.epoch < self.recipe.epochs:
+        while self.state.epoch < self.recipe.epochs:
             self._run_epoch()
-            if self.epoch < self.recipe.epochs and self.host.should_stop():
+            if self.state.epoch < self.recipe.epochs and self.host.should_stop():
                 status = "stopped"
                 break
-        if self.validation is None:
-            self.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
+        if self.state.validation is None:
+            self.state.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
         return self._result(status)
 
     def _run_epoch(self) -> None:
-        started = time.perf_counter()
+        state, started = self.state, time.perf_counter()
         means = self._train_epoch()
-        self.epoch += 1
+        state.epoch += 1
         if self.scheduler is not None and self.recipe.scheduler_step == "epoch":
             self.scheduler.step()
         distributed.broadcast_buffers(self.distiller)
-        self.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
-        self.seconds += time.perf_counter() - started
-        if self.epoch % self.recipe.checkpoint_every == 0 or self.epoch == self.recipe.epochs:
-            self._save()
-        report: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, **means}
-        report |= {f"val/{name}": value for name, value in (self.validation or {}).items()}
+        state.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
+        state.seconds += time.perf_counter() - started
+        if state.epoch % self.recipe.checkpoint_every == 0 or state.epoch == self.recipe.epochs:
+            state.save(self.checkpoints, self.config_hash)
+        report: dict[str, Any] = {"epoch": state.epoch, "step": state.step, "seconds": state.seconds, **means}
+        report |= {f"val/{name}": value for name, value in (state.validation or {}).items()}
         self.host.report(report)
 
     def _train_epoch(self) -> dict[str, float]:
         """Train one epoch and return the means of its losses and weights over steps and ranks."""
+        state = self.state
         self._module.train()
         recorder = Recorder(self.distiller, self.recipe.log_every)
-        batches = self.loaders.train.epoch(self.epoch, self.targets.open(self.loaders.train, self.epoch))
+        batches = self.loaders.train.epoch(state.epoch, self.targets.open(self.loaders.train, state.epoch))
         for _ in range(self.steps_per_epoch):
-            progress = self.step / self.total_steps
+            progress = state.step / self.total_steps
             step = self._train_step([next(batches) for _ in range(self.recipe.accumulate)], progress)
-            recorder.add(self.step, progress, step)
-            self.step += 1
+            recorder.add(state.step, progress, step)
+            state.step += 1
         self._finite.finish()
-        return recorder.finish(self.trajectory, self.epoch + 1)
+        return recorder.finish(self.trajectory, state.epoch + 1)
 
     def _train_step(self, batches: Sequence[Batch], progress: float) -> Step:
         """Make one optimiser step from the averaged gradients of ``batches``; return their mean losses."""
@@ -188,7 +188,7 @@ class Trainer:
         for number, batch in enumerate(batches, start=1):
             with self._gradient_sync(number == len(batches)):
                 step = self._losses(batch, progress)
-                self._finite.add(step, step=self.step, epoch=self.epoch + 1)
+                self._finite.add(step, step=self.state.step, epoch=self.state.epoch + 1)
                 total = step.total / len(batches) if len(batches) > 1 else step.total
                 total.backward()  # type: ignore[no-untyped-call]
             steps.append(Step(*(value.detach() for value in step)))
@@ -233,10 +233,10 @@ class Trainer:
     def _result(self, status: str) -> dict[str, Any]:
         result: dict[str, Any] = {
             "status": status,
-            "epochs": self.epoch,
-            "steps": self.step,
-            "minutes": self.seconds / 60,
-            "validation": self.validation,
+            "epochs": self.state.epoch,
+            "steps": self.state.step,
+            "minutes": self.state.seconds / 60,
+            "validation": self.state.validation,
             "test": None,
             "student_parameters": _count(self.distiller.student),
             "adapter_parameters": _count(self.distiller.paths),
@@ -265,52 +265,13 @@ class Trainer:
             log.warning("parameters without gradient, which slows DDP down: %s", ", ".join(unused))
         return bool(unused)
 
-    # Checkpoints
-
     def resume(self) -> bool:
         """Continue from the newest undamaged checkpoint; return whether there was one."""
         checkpoint = self.checkpoints.latest(self.config_hash) if self.checkpoints is not None else None
         if checkpoint is None:
             return False
-        self._restore(checkpoint)
+        self.state.restore(checkpoint)
         return True
-
-    def _state(self, random_states: list[Any]) -> dict[str, Any]:
-        return {
-            "distiller": self.distiller.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "precision": self.distiller.precision,
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": self.seconds,
-            "validation": self.validation,
-            "random": random_states,
-        }
-
-    def _save(self) -> None:
-        """Write a checkpoint on rank 0; every rank takes part, because each has random states of its own."""
-        random_states = distributed.gather_objects(random_state())
-        if self.checkpoints is None or self.host.rank != 0:
-            return
-        self.checkpoints.save(
-            {"state.pt": self._state(random_states), "trajectory.parquet": self.trajectory.write},
-            epoch=self.epoch,
-            step=self.step,
-            config_hash=self.config_hash,
-        )
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.load("state.pt")
-        self.distiller.load_state_dict(state["distiller"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.seconds, self.validation = state["seconds"], state["validation"]
-        self.trajectory.restore(checkpoint.path("trajectory.parquet"))
-        if len(state["random"]) == self.host.world_size:
-            set_random_state(state["random"][self.host.rank])
 
 
 def _count(module: nn.Module) -> int:

@@ -110,7 +110,7 @@ def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make
     torch.manual_seed(999)
     resumed = make(aggregator=make_aggregator(), checkpoints=Checkpoints(tmp_path))
     assert resumed.resume()
-    assert resumed.epoch == 1
+    assert resumed.state.epoch == 1
     result = resumed.run()
     for name, value in whole.distiller.state_dict().items():
         assert torch.equal(value, resumed.distiller.state_dict()[name]), name
