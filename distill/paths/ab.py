@@ -32,14 +32,16 @@ class AB(AdaptedFeaturePath):
     activations, such as a concatenation or a pooling of them, whose values cannot be negative.
 
     Source: Heo et al. 2019, *Knowledge transfer via distillation of activation boundaries formed by hidden neurons*
-    (arXiv:1811.03233), their "alternative loss", with the connector of their code (1x1 convolution and BatchNorm). They
-    use it to initialise the student, before a training without it; the option ``schedule: {end: 0.1}`` beside this
-    path's does nearly that, except that the task's loss takes part from the start. Departures: they sum over channels
-    and positions, times 3/1000, and halve the weight of each stage before the last once more. Where every stage halves
-    height and width and doubles the channels, a stage has twice the neurons of the next one, so the mean makes the same
-    of it: their weights are ``0.003 * channels * height * width`` of the last stage, in the mean's terms, for every
-    stage. Their code for CIFAR-10 has the teacher's BatchNorm in training mode, here
-    it never is.
+    (arXiv:1811.03233), their "alternative loss", with the connector of their code (1x1 convolution and BatchNorm), here
+    also where the widths agree and theirs for CIFAR-10 has none. They use it to initialise the student, before a
+    training without it; the option ``schedule: {end: 0.1}`` beside this path's does nearly that, except that the task's
+    loss takes part from the start. Departures: they sum over channels and positions, times 3/1000 (CIFAR-10) or 1/1000
+    (MIT scenes), and halve the weight of each stage before the last once more. Where every stage halves height and
+    width and doubles the channels, a stage has twice the neurons of the next one, so the mean makes the same of it:
+    their weights are ``0.003 * channels * height * width`` (or 0.001 times that) of the last stage, in the mean's
+    terms, for every stage. In networks whose blocks begin with BatchNorm and ReLU the authors read the BatchNorm of the
+    next stage's first block: name it as a tap to do so, since a bare residual sum has its boundary elsewhere. Their
+    code for CIFAR-10 has the teacher's BatchNorm in training mode, here it never is.
 
     Args:
         taps: ``auto`` (the paper: every stage), or a list of ``{student: NAME, teacher: NAME}``.

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill.paths.base import FeaturePath
 from distill.paths.sizes import pooled_alike
 
-EPSILON = 1e-6  # as in the paper's code; keeps the map of an all-zero feature finite
+EPSILON = 1e-6  # as in the code of Chennupati et al. 2021; keeps the map of an all-zero feature finite
 
 
 class AttentionPath(FeaturePath):

@@ -22,9 +22,9 @@ class AttentionTransfer(AttentionPath):
 
     Source: Zagoruyko and Komodakis 2017 (arXiv:1612.03928), in the form that Chennupati et al. 2021 (arXiv:2110.09674)
     code. Where others differ: the text of the former takes the norm of the difference instead of its mean square, see
-    ``AttentionTransferNorm``; RepDistiller averages over channels (the same after normalising, but for the 1e-6); the
-    usual constant weight is 1000 because a mean over positions of unit maps is small. Pooling where sizes differ is
-    ours.
+    ``AttentionTransferNorm``; its code and RepDistiller average over channels (the same after normalising, but for the
+    1e-6, where they bound the length at 1e-12); the usual constant weight is 1000 because a mean over positions of unit
+    maps is small. Where sizes differ RepDistiller pools the features and then squares; we pool the energies.
 
     Args:
         taps: ``auto`` (the paper: every stage), or a list of ``{student: NAME, teacher: NAME}``.

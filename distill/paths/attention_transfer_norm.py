@@ -23,8 +23,9 @@ class AttentionTransferNorm(AttentionPath):
     smaller height and width by adaptive average pooling before they are normalised.
 
     Source: Zagoruyko and Komodakis 2017, *Paying more attention to attention* (arXiv:1612.03928), equation 2 with p = 2
-    and the map F_sum^2. Departures: the factor beta / 2 is left to the aggregator; the 1e-6 is that of the paper's
-    code, whose loss is that of ``AttentionTransfer``; pooling where sizes differ is ours.
+    and the map F_sum^2. Departures: the factor beta / 2 is left to the aggregator; the 1e-6 is that of the code of
+    Chennupati et al. 2021, while the authors' own bounds the length at 1e-12, and its loss is a mean square, as in
+    ``AttentionTransfer``; where sizes differ we pool the energies.
 
     Args:
         taps: ``auto`` (the paper: every stage), or a list of ``{student: NAME, teacher: NAME}``.

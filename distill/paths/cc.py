@@ -38,7 +38,8 @@ class CC(BatchDependentFeatures, PooledPath):
     Source: Peng et al. 2019, *Correlation congruence for knowledge distillation* (ICCV, arXiv:1904.01802), section 3,
     with the Gaussian kernel, ``order`` 2 and ``gamma`` 0.4 of their experiments; 128 features as in the code of
     others. Where these differ: torchdistill takes the norm of the difference instead of its square, and vectors of any
-    length; the ``Correlation`` of RepDistiller is another loss, between neighbours in the batch. Departure: this is
+    length; the ``Correlation`` of RepDistiller, by its own account after code of the authors, is another loss,
+    between neighbours in the batch. Departure: this is
     the correlation alone; the paper adds to it what SoftTarget computes for each image.
 
     Args:

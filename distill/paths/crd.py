@@ -33,9 +33,9 @@ class CRD(Path):
         loss = mean over batch of (loss(u) + loss(v))
 
     where ``loss(v)`` looks ``v`` up in ``U``, with the same ``j``. The constant ``Z``, one for each bank, is ``N``
-    times the mean of ``exp(<u, V[j]> / T)`` over the first batch. After the loss is computed, in training alone, the
-    rows of the batch move: ``U[i] = unit(momentum * U[i] + (1 - momentum) * u)``. No gradient flows into banks and
-    ``Z``.
+    times the mean of ``exp(<u, V[j]> / T)`` over the first batch, ``j = i`` included. After the loss is computed, in
+    training alone, the rows of the batch move: ``U[i] = unit(momentum * U[i] + (1 - momentum) * u)``. No gradient flows
+    into banks and ``Z``.
 
     The target is ``t``, ``[batch, channel]``. Student and teacher may differ in channels, height and width.
 

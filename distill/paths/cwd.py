@@ -27,10 +27,10 @@ class CWD(WidthMatchedPath):
     loss is zero. The target is the teacher's whole map ``t``, ``[batch, channel, height, width]``.
 
     Source: Shu et al. 2021, *Channel-wise knowledge distillation for dense prediction* (ICCV, arXiv:2011.13256), in its
-    form between feature maps: the deepest ones, and ``T = 4``. Where others differ: the authors' code takes the
-    logarithm of a softmax, which is minus infinity where that rounds to zero, and has a ReLU behind the adapter; some
-    divide by the number of positions too. The paper's weight for feature maps is 50. Pooling where sizes differ is
-    ours.
+    form between feature maps: the deepest ones (theirs: what the head's pyramid pooling gives), and ``T = 4``. Where
+    others differ: TorchDistiller, by the authors, takes the logarithm of a softmax, which is minus infinity where that
+    rounds to zero, and has a ReLU behind the adapter; some divide by the number of positions too. The paper's weight
+    for feature maps is 50. Pooling where sizes differ is ours.
 
     Args:
         taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.

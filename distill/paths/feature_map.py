@@ -19,7 +19,8 @@ class FeatureMap(AdaptedFeaturePath):
 
     Source: the feature loss of Yang et al. 2021, *Knowledge distillation via softmax regression representation
     learning* (ICLR), in the form of Chennupati et al. 2021 (arXiv:2110.09674), who sum it over all stages; the former
-    uses the last stage alone. Departure: the adapters belong to this path, while the paper's code shares them.
+    uses the last stage alone, with a ReLU behind the adapter. Departure: the adapters belong to this path, while the
+    paper's code shares them.
 
     Args:
         taps: ``auto`` (the paper: every stage), or a list of ``{student: NAME, teacher: NAME}``.

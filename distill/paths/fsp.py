@@ -46,7 +46,8 @@ class FSP(FeaturePath):
     learning* (CVPR), equations 1 and 2.
 
     Departures: the paper takes the first and the last layer *within* a stage, which have one size; we take the ends of
-    consecutive stages, as RepDistiller and others do (torchdistill pools by maximum). The paper sums over ``i`` and
+    consecutive stages, as RepDistiller and others do (some take the stem as the first). Where sizes differ the paper,
+    like torchdistill, pools by maximum; we average, as RepDistiller does. The paper sums over ``i`` and
     ``j``; we take the mean, as RepDistiller does. The paper demands equal widths; the adapter is ours. The paper
     trains with this loss in an initialisation stage alone, before the student learns its task: ``schedule: {end: 0.2}``
     comes near, though the task's loss counts from the start.

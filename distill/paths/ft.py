@@ -48,7 +48,8 @@ class FT(WholeMapPath):
     with ``p = 1``; widths, kernels and the mean over entries as in the authors' code, whose weight for this loss is
     500. Departures: they train the paraphraser beforehand, for some epochs of its own; here that is part of the
     training. Their code reconstructs by absolute error where the paper squares, and leaves out BatchNorm where the
-    paper has it; this is the paper's form. RepDistiller does not compare factors but their attention maps.
+    paper has it; this is the paper's form. Factors shorter than 1e-6 are divided by that (their code: 1e-12).
+    RepDistiller does not compare factors but their attention maps.
 
     Args:
         taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.

@@ -31,10 +31,11 @@ class Hint(WholeMapPath):
     beside this path's options makes it leave when 0.3 of the training are done; other paths may ``start`` there.
 
     Source: Romero et al. 2015, *FitNets: hints for thin deep nets* (ICLR, arXiv:1412.6550), section 2.2. Departures:
-    the mean of squares instead of half their sum; padded kernels of fixed size instead of unpadded ones as large as the
-    difference of the maps; BatchNorm in the regressor, as in the usual code. There is no ReLU behind it, as the paper's
-    regressor and the usual code have: it could not foretell what is negative, and a teacher's map need not have passed
-    a ReLU. The usual weight is 100, in joint training.
+    the mean of squares instead of half their sum; padded kernels of fixed size instead of unpadded ones that are one
+    larger than the difference of the maps (1x1 where there is none); a regressor also where the shapes agree, and
+    BatchNorm in it, as in the usual code. There is no ReLU behind it, as in the usual code, nor the teacher's
+    non-linearity, as in the paper: it could not foretell what is negative, and a teacher's map need not have passed a
+    ReLU. The usual weight is 100, in joint training.
 
     Args:
         taps: ``auto`` (the paper: the middle; of an even number of stages the earlier of both, since a deep hint leaves

@@ -31,9 +31,10 @@ class ICKD(GramPath):
     ``H``, ``[batch, channel, channel]``. Student and teacher may differ in height and width.
 
     Source: Liu et al. 2021, *Exploring inter-channel correlation for diversity-preserved knowledge distillation* (ICCV,
-    arXiv:2202.03680), ICKD-C in the form of the authors' code: the deepest features, rows of unit length, and a 1x1
-    convolution + BatchNorm on the student's side even where the widths agree. Their weight is 2.5. Not done: the grid
-    of their form for dense prediction.
+    arXiv:2202.03680), ICKD-C in the form of the authors' code for CIFAR-100: the deepest features, rows of unit length,
+    and a 1x1 convolution + BatchNorm on the student's side even where the widths agree. Their weight there is 2.5.
+    Their code for ImageNet has a 3x3 convolution and divides by the batch once more, with the weight 500 for batches of
+    256, about 2 here. Not done: the grid of their form for dense prediction.
 
     Args:
         taps: ``auto`` (the authors: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.

@@ -18,8 +18,9 @@ class Logits(LogitPath):
 
     It grows with the square of the logits' scale. The target is ``t``.
 
-    Source: Ba and Caruana 2014 (arXiv:1312.6184). Where others differ: some sum over classes, or centre the logits of a
-    sample first, since a shift of all of them changes no probability; the paper does neither, nor do we.
+    Source: Ba and Caruana 2014 (arXiv:1312.6184). Where others differ: the paper halves the squares and
+    sums them over classes; the mean, as in the usual code, is ``2 / classes`` times that. Some centre the logits of a
+    sample first, since a shift of all of them changes no probability; we do not.
     """
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

@@ -36,8 +36,8 @@ class MGD(WholeMapPath):
 
     Source: Yang et al. 2022, *Masked generative distillation* (arXiv:2205.01529), section 3. For classification the
     authors distill the last map alone, which is what ``auto`` means here. Their masks are of positions in the paper and
-    in the code for detection (ratio 0.65 for one stage, 0.45 for two); the configurations of their code for
-    classification mask channels with ratio 0.15, while its docstring names 0.5, the default here. Departures: they sum
+    in the code for detection (ratio 0.65 for one stage, 0.45 for two); their code for classification
+    masks channels, with ratio 0.15, while its docstring names 0.5, the default here. Departures: they sum
     over channels and positions, with weight 7e-5 for classification; here a mean is taken, so that theirs is weight
     ``7e-5 * channels * height * width``, 1.8 for a map of 512 x 7 x 7. They require equal height and width.
 

@@ -37,7 +37,8 @@ class NSTPolynomial(WholeMapPath):
     (arXiv:1707.01219), with their polynomial kernel, d = 2 and c = 0. It is *not* the loss of ``NSTGram``, which
     compares channel with channel.
 
-    Departures: rows shorter than 1e-6 are divided by 1e-6 (the usual code: 1e-12), which bounds the gradient of a
+    Departures: every stage takes part, as in RepDistiller, while the authors' code has one map, the last BatchNorm's
+    output; rows shorter than 1e-6 are divided by 1e-6 (the usual code: 1e-12), which bounds the gradient of a
     channel that is silent; the factor lambda / 2 is left to the aggregator, the usual weight is 50; the usual code
     pools to square maps and forms a ``[channel, channel, position]`` tensor.
 

@@ -33,10 +33,12 @@ class OFD(AdaptedFeaturePath):
     activations, such as a concatenation or a pooling of them, which has no negative values: this is then the squared
     difference, with a hinge where the teacher is silent.
 
-    Source: Heo et al. 2019, *A comprehensive overhaul of feature distillation* (arXiv:1904.01866), section 3, with the
-    distance of the authors' code, where the condition looks at ``a``. Departures: the paper takes the expected negative
-    value from the teacher's last BatchNorm, as of a normal distribution; a teacher here may be any model, so it is
-    measured, as the paper's definition allows. The authors sum over channels and positions, halve the weight of each
+    Source: Heo et al. 2019, *A comprehensive overhaul of feature distillation* (arXiv:1904.01866), section 3, and the
+    authors' code. Departures: they take the expected negative value from the teacher's last BatchNorm, as of a normal
+    distribution (and three standard deviations below zero where negative values are rarer than 1 in 1000); a teacher
+    here may be any model, so it is measured, as the paper's definition allows. In networks whose blocks begin with
+    BatchNorm and ReLU the authors read the BatchNorm of the next stage's first block: name it as a tap to do so. The
+    authors sum over channels and positions, halve the weight of each
     stage before the last once more, and weigh the whole by 1e-3 (CIFAR-100) or 1e-4 (ImageNet). Where every stage
     halves height and width and doubles the channels, a stage has twice the neurons of the next one, so the mean makes
     the same of it: their weights are ``1e-3 * channels * height * width`` of the last stage, in the mean's terms, for

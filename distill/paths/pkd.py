@@ -37,8 +37,8 @@ class PKD(BatchDependentFeatures, WidthMatchedPath):
 
     Source: Cao et al. 2022, *PKD: general distillation framework for object detectors via Pearson correlation
     coefficient* (NeurIPS, arXiv:2207.02039). Departures: the paper's maps are those of a feature pyramid, here they
-    are those of the stages; the usual code takes variances over n - 1, adds 1e-6 to their roots, and resizes the
-    student's map by interpolation. The weight of the paper is left to the aggregator.
+    are those of the stages; the usual code takes variances over n - 1, adds 1e-6 to their roots, resizes the
+    student's map by interpolation, and refuses maps of different width. Its weights are 6 and 10.
 
     Args:
         taps: ``auto`` (every stage), or a list of ``{student: NAME, teacher: NAME}``.

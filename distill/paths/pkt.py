@@ -10,7 +10,7 @@ from distill.paths.batch_dependent import BatchDependentFeatures
 from distill.paths.pooled import PooledPath, pooled
 from distill.paths.softened import mean_divergence
 
-EPSILON = 1e-7  # likenesses and lengths below this count as this; the authors add as much to both
+EPSILON = 1e-7  # likenesses and lengths below this count as this; the authors add as much to lengths
 
 
 class PKT(BatchDependentFeatures, PooledPath):
@@ -31,8 +31,8 @@ class PKT(BatchDependentFeatures, PooledPath):
     arXiv:1803.10837), section 3, with the cosine kernel. Departures: the paper sums over ``i``; here as for other paths
     the mean is taken, so that a weight serves every batch size. Likenesses below 1e-7 count as 1e-7, as lengths do.
     Where others differ: the authors' code, and RepDistiller after it, let an image be its own neighbour, add 1e-7
-    inside the logarithm, and take the mean over all pairs instead of the sum over ``j``, a value that is ``batch``
-    times smaller: their usual weight of 30000 at a batch of 64 is about 470 here.
+    to the probabilities inside the logarithm, and take the mean over all pairs instead of the sum over ``j``, a value
+    that is ``batch`` times smaller: RepDistiller's weight of 30000 at a batch of 64 is about 470 here.
 
     Args:
         taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.

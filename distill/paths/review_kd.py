@@ -40,16 +40,17 @@ class ReviewKD(FeaturePath):
     Each stage is a layer, and ``NAME-pooled`` is the one of the averaged features. The target is the teacher's whole
     map of each stage, ``[batch, channel, height, width]``, and its averaged features, ``[batch, channel, 1, 1]``. Fused
     maps are brought to the teacher's size by nearest neighbours, to its width by the last convolution. The common
-    width is that of the student's deepest features, 512 at most. Several stages of one student learn together, so
+    width is that of the student's deepest features, 512 at most, as in the authors' code for CIFAR (for ImageNet: 512
+    for a ResNet-18, 256 for a MobileNet). Several stages of one student learn together, so
     ``taps`` has to name them from shallow to deep.
 
     Stages are read before their activation function, averaged features behind it.
 
     Source: Chen et al. 2021, *Distilling knowledge via knowledge review* (CVPR, arXiv:2104.09044), section 3, and the
     authors' code: what is read and where it is for ImageNet (for CIFAR, the student's stages are read behind the
-    activation); the weights of the context loss and the first weights of the convolutions. The authors raise the
-    loss's weight over the first 20 epochs from 0: ``schedule: {warm_up: 0.083}`` for 240 epochs. They use weights from
-    0.6 to 8 for CIFAR and 1 for ImageNet.
+    activation, or as bare sums); the weights of the context loss and the first weights of the convolutions. For CIFAR
+    the authors raise the loss's weight over the first 20 of 240 epochs from 0, ``schedule: {warm_up: 0.083}``, and use
+    weights from 0.6 to 8; for ImageNet 1 (ResNet-18) or 8 (MobileNet) from the start.
 
     Departures: attention for the deeper map is computed before it's enlarged, which is the same. Where a channel has
     one value in the whole batch (the averaged features of one sample), BatchNorm takes its running statistics, since

@@ -24,7 +24,7 @@ class SoftTarget(SoftenedPath):
     Departure: a divergence that comes out below zero by rounding counts as zero.
 
     Args:
-        temperature: ``T``, above 0; 4 as in the paper's recipe and most CIFAR ones, while ImageNet recipes use 1.
+        temperature: ``T``, above 0; 4 as in Chennupati et al. 2021 and most CIFAR recipes; those for ImageNet use 1.
         standardize: whether to standardise each sample's logits first (Sun et al. 2024, arXiv:2403.01427; they use
             ``T = 2`` and weights of about 9).
     """

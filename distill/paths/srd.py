@@ -38,9 +38,10 @@ class SRD(BatchDependentFeatures, PooledPath):
     arXiv:2303.11098): the linear projector, the normalisation and the LogSum distance, in the reduction of the authors'
     code for ImageNet, which sums over batch and channels and weighs the loss by 2.
 
-    Departures: ``P`` has no bias, which the standardisation would remove. The 1e-5 is from the authors' code for
-    transformers, where the distance is another one (of each channel's correlation from 1); their code for ImageNet has
-    none. Running statistics, which BatchNorm would keep for evaluation, aren't kept, since a path takes no part there.
+    Departures: this is that loss alone, while theirs adds what SoftTarget computes with temperature 1. ``P`` has no
+    bias, which the standardisation would remove. The 1e-5 is from the authors' code for transformers, where the
+    distance is another one (of each channel's correlation from 1); their code for ImageNet has none. Running
+    statistics, which BatchNorm would keep for evaluation, aren't kept, since a path takes no part there.
 
     Args:
         taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.

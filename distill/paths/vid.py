@@ -38,8 +38,9 @@ class VID(WholeMapPath):
 
     Source: Ahn et al. 2019, *Variational information distillation for knowledge transfer* (arXiv:1904.05835), its
     Gaussian with one variance a channel; the convolutions, their widths, the initial variance 5 and the 1e-5 are those
-    of the authors' code as RepDistiller keeps it. The usual weight is 1. Departure: pooling looks at height and width
-    apart, where that code looks at the height. In mdistiller the variances keep their first value, because no optimiser
+    of the authors' code as RepDistiller keeps it. The usual weight is 1. Departures: the mean over channels and
+    positions is RepDistiller's, the paper sums; pooling looks at height and width apart, where that code looks at the
+    height. In mdistiller the variances keep their first value, because no optimiser
     gets to know them.
 
     Args:
