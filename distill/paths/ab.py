@@ -38,7 +38,7 @@ class AB(AdaptedFeaturePath):
     loss takes part from the start. Departures: they sum over channels and positions, times 3/1000 (CIFAR-10) or 1/1000
     (MIT scenes), and halve the weight of each stage before the last once more. Where every stage halves height and
     width and doubles the channels, a stage has twice the neurons of the next one, so the mean makes the same of it:
-    their weights are ``0.003 * channels * height * width`` (or 0.001 times that) of the last stage, in the mean's
+    their weights are ``0.003 * channels * height * width`` (0.001 for MIT scenes) of the last stage, in the mean's
     terms, for every stage. In networks whose blocks begin with BatchNorm and ReLU the authors read the BatchNorm of the
     next stage's first block: name it as a tap to do so, since a bare residual sum has its boundary elsewhere. Their
     code for CIFAR-10 has the teacher's BatchNorm in training mode, here it never is.
