@@ -31,8 +31,8 @@ class Batch:
         labels: ``[batch]``, int64 class indices for classification.
         indices: ``[batch]``, int64 positions in the data set's own order; they name a sample for good.
         targets: what the teacher said of these images, by path and layer, as far as it was stored.
-        progress: share of the training that is done, from 0 to 1, for what follows a schedule; a scalar tensor on the
-            device where a compiled module shall not be traced anew for every number.
+        progress: share of the training that is done, from 0 to 1, for what follows a schedule; the Distiller fills it
+            in, see ``Distiller.advance``.
     """
 
     images: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -59,6 +60,7 @@ class Distiller(nn.Module):
     """
 
     _owners: Tensor  # [layer]: the number of each layer's path
+    _progress: Tensor  # scalar
 
     def __init__(
         self,
@@ -96,6 +98,8 @@ class Distiller(nn.Module):
         self.register_buffer("_owners", torch.tensor(owners, dtype=torch.int64), persistent=False)
         negative = [name for name, path in paths.items() if not path.non_negative]
         aggregator.connect(self.layers, negative)
+        # A tensor: a compiled module would be traced anew for every number.
+        self.register_buffer("_progress", torch.zeros(()), persistent=False)
         self._reader = TapReader(student, watched.values(), task.logits)
 
     def _connect(self, student: Probe, teacher: Probe, seed: int, samples: Samples | None) -> None:
@@ -120,7 +124,11 @@ class Distiller(nn.Module):
         }
 
     def advance(self, progress: float) -> None:
-        """Tell the paths how far the training is, from 0 to 1, before a step."""
+        """Say how far the training is, from 0 to 1, before a step: schedules, curricula and phases follow it.
+
+        A training that never says so is at its start for ever.
+        """
+        self._progress.fill_(progress)
         for path in self._paths.values():
             path.advance(progress)
 
@@ -139,6 +147,7 @@ class Distiller(nn.Module):
             batch: the samples.
             targets: what :meth:`targets` returned for the same samples; empty without paths.
         """
+        batch = replace(batch, progress=self._progress)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output, taps = self._reader(batch.images)
         task = self.task.loss(output, batch)

@@ -127,7 +127,6 @@ class Trainer:
         self._distributed = prepared if isinstance(prepared, nn.parallel.DistributedDataParallel) else None
         torch.manual_seed(derive_seed(recipe.seed, "training", host.rank))
         self._teacher_validation: list[Tensor] | None = None
-        self._progress = torch.zeros((), device=host.device)
         self._finite = FiniteCheck(distiller.layer_keys, host.device, rank=host.rank)
 
     def run(self) -> dict[str, Any]:
@@ -187,7 +186,7 @@ class Trainer:
         steps = []
         for number, batch in enumerate(batches, start=1):
             with self._gradient_sync(number == len(batches)):
-                step = self._losses(batch, progress)
+                step = self._losses(batch)
                 self._finite.add(step, step=self.state.step, epoch=self.state.epoch + 1)
                 total = step.total / len(batches) if len(batches) > 1 else step.total
                 total.backward()  # type: ignore[no-untyped-call]
@@ -202,10 +201,9 @@ class Trainer:
             return steps[0]
         return Step(*(torch.stack(values).mean(0) for values in zip(*steps, strict=True)))
 
-    def _losses(self, batch: Batch, progress: float) -> Step:
+    def _losses(self, batch: Batch) -> Step:
         # Without what it brought along, so that a compiled module sees batches of one kind, stored targets or not.
-        seen = replace(batch, targets={}, progress=self._progress.fill_(progress))
-        step: Step = self._module(seen, self.targets.targets(batch))
+        step: Step = self._module(replace(batch, targets={}), self.targets.targets(batch))
         return step
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:

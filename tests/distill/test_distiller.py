@@ -140,6 +140,29 @@ def test_close_leaves_the_plain_model():
     fresh.load_state_dict(distiller.student.state_dict())
 
 
+class Clock(LogitPath):
+    """Its loss is the progress that its batch names; it remembers what it heard."""
+
+    heard: tuple[float, ...] = ()
+
+    def advance(self, progress):
+        self.heard += (progress,)
+
+    def loss(self, student, teacher, batch):
+        return student.sum() * 0 + batch.progress
+
+
+def test_paths_hear_before_a_step_how_far_the_training_is_and_find_it_in_their_batch():
+    clock = Clock()
+    distiller, watch = make({"clock": clock}, Equal())
+    targets = distiller.targets(watch(batch().images))
+    assert distiller(batch(), targets).layers.item() == 0  # at the start, as long as nobody says so
+    distiller.advance(0.25)
+    assert distiller(batch(), targets).layers.item() == 0.25
+    assert clock.heard == (0.25,)
+    assert not [name for name in distiller.state_dict() if "progress" in name]
+
+
 def test_each_batch_asks_the_teacher_once():
     watch = teacher()
     calls = []

@@ -80,10 +80,11 @@ def make(aggregator: Any, schedule: Schedule) -> tuple[Distiller, Teacher]:
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0])
 def test_the_gradient_is_scaled_and_the_aggregator_sees_the_loss_as_it_is(aggregator: Any, factor: float) -> None:
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    batch = Batch(images, torch.arange(4), torch.arange(4), progress=torch.tensor(factor / 2))
+    batch = Batch(images, torch.arange(4), torch.arange(4))
     found = {}
     for name, schedule in {"scheduled": Schedule(warm_up=0.5), "always": Schedule(), "never": Schedule(0.999)}.items():
         distiller, teacher = make(aggregator(), schedule)
+        distiller.advance(factor / 2)
         step = distiller(batch, distiller.targets(teacher(images)))
         step.total.backward()
         gradient = torch.cat([value.grad.flatten() for value in distiller.student.parameters()])
