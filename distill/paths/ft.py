@@ -33,11 +33,11 @@ class FT(WholeMapPath):
         then:
         loss = mean over batch and entries of |unit(translate(s)) - unit(encode(t))|
 
-    In the first phase only the paraphraser learns: student and translator get a gradient of zero. In the second it is
+    In the first phase only the paraphraser learns: student and translator get no gradient. In the second it is
     the other way round, and ``encode`` is a copy of the encoder, with BatchNorm's running statistics, as the last step
-    of the first phase found it. The copy is kept in buffers, where no optimiser reaches it: the paraphraser itself gets
-    a gradient of zero, but weight decay and momentum still move it, which counts no more. What a phase does not need
-    it does not compute.
+    of the first phase found it. The copy is kept in buffers, where no optimiser reaches it; the paraphraser itself gets
+    no gradient, or with several workers one of zero, by which weight decay and momentum still move it, which counts no
+    more. What a phase does not need it does not compute.
 
     An aggregator that adapts weights sees the loss change its meaning at ``pretrain``. A ``schedule`` scales the
     paraphraser's gradient too: one that starts late leaves it untrained.
@@ -97,6 +97,8 @@ class FT(WholeMapPath):
         else:
             losses = super().forward(taps, self._factors(target), batch)
             waiting = self.paraphrasers
+        if not distributed.is_active():
+            return losses
         # DDP waits for the gradient of every parameter, also of those whose gradient is zero.
         return {layer: loss + _nothing(waiting[key(layer)]).to(loss) for layer, loss in losses.items()}
 

@@ -32,6 +32,10 @@ FEWEST_STAGES = {"FSP": 2}
 """Stages without which a path refuses to connect, where one is not enough."""
 
 
+WAITING = {"FT": "paraphrasers."}
+"""Where the names of those parameters begin that wait for another phase of the training, without a gradient."""
+
+
 @dataclass
 class Case:
     """A connected path and random activations for it."""
@@ -49,6 +53,11 @@ class Case:
 
     def loss(self) -> Tensor:
         return torch.stack(list(self.losses().values())).sum()
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that learn in this phase of the training, by name."""
+        waiting = WAITING.get(type(self.path).__name__, "none wait")
+        return {name: value for name, value in self.path.named_parameters() if not name.startswith(waiting)}
 
 
 class Largest(torch.utils._python_dispatch.TorchDispatchMode):

@@ -136,7 +136,7 @@ def test_teacher_gets_no_gradient_and_everything_learned_does(name: str) -> None
         gradient = case.student[pair.student].grad
         assert gradient is not None
         assert gradient.abs().sum() > 0
-    for parameter_name, parameter in case.path.named_parameters():
+    for parameter_name, parameter in case.learned().items():
         assert parameter.grad is not None, f"{parameter_name} would make DDP wait for a gradient that never comes"
     assert not any(buffer.requires_grad for buffer in case.path.buffers())
 
@@ -189,7 +189,7 @@ def test_value_and_gradient_stay_finite(name: str, student: str, precision: str)
             loss = case.loss()
         loss.backward()
         assert torch.isfinite(loss), (shape, teacher)
-        learned = [case.student[pair.student] for pair in case.path.pairs] + list(case.path.parameters())
+        learned = [case.student[pair.student] for pair in case.path.pairs] + list(case.learned().values())
         assert all(torch.isfinite(value.grad).all() for value in learned), (shape, teacher)
 
 
