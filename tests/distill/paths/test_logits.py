@@ -63,7 +63,7 @@ MUTANTS = {
             "F.mse_loss(student, teacher)",
             "F.mse_loss(student - student.mean(1, True), teacher)",
         ),
-        ("return tensor.to(torch.promote_types(tensor.dtype, torch.float32))", "return tensor", "distill.paths.base"),
+        ("else tensor.to(torch.promote_types(tensor.dtype, torch.float32))", "else tensor", "distill.paths.base"),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""
