@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.aggregators import Aggregator, Losses
+from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
+from distill.aggregators.needs import Scope
 from distill.batch import Batch, Samples
 from distill.counter_random import derive_seed
 from distill.paths import Path, Target
@@ -59,7 +61,6 @@ class Distiller(nn.Module):
         ValueError: a path cannot connect the two models, or the aggregator refuses a path.
     """
 
-    _owners: Tensor  # [layer]: the number of each layer's path
     _progress: Tensor  # scalar
 
     def __init__(
@@ -94,13 +95,25 @@ class Distiller(nn.Module):
             watched = {pair.student: student_probe[pair.student] for path in paths.values() for pair in path.pairs}
         self.layers = {name: path.layers for name, path in paths.items()}
         self.layer_keys = tuple(f"{name}.{layer}" for name, layers in self.layers.items() for layer in layers)
-        owners = [number for number, names in enumerate(self.layers.values()) for _ in names]
-        self.register_buffer("_owners", torch.tensor(owners, dtype=torch.int64), persistent=False)
         negative = [name for name, path in paths.items() if not path.non_negative]
         aggregator.connect(self.layers, negative)
+        self._needs = aggregator.needs
+        self._places = self._deepest_taps(student_probe)
+        self._last_parameters = last_parameters(student, student_probe.last.module)
+        self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         # A tensor: a compiled module would be traced anew for every number.
         self.register_buffer("_progress", torch.zeros(()), persistent=False)
         self._reader = TapReader(student, watched.values(), task.logits)
+
+    def _deepest_taps(self, student: Probe) -> list[str]:
+        """Return for each key of the aggregator the deepest student tap that its paths read."""
+        depth = {name: number for number, name in enumerate(student.taps)}  # in the order in which they ran
+        owners = [path for path, names in self.layers.items() for _ in names]
+        names = []
+        for numbers in self.aggregator.places():
+            read = {pair.student for number in numbers for pair in self._paths[owners[number]].pairs}
+            names.append(max(read, key=lambda name: depth.get(student[name].module, 0)))
+        return names
 
     def _connect(self, student: Probe, teacher: Probe, seed: int, samples: Samples | None) -> None:
         for name, path in self._paths.items():
@@ -131,6 +144,7 @@ class Distiller(nn.Module):
         self._progress.fill_(progress)
         for path in self._paths.values():
             path.advance(progress)
+        self.aggregator.advance(progress)
 
     def path(self, name: str) -> Path:
         """Return a path by name."""
@@ -148,17 +162,25 @@ class Distiller(nn.Module):
             targets: what :meth:`targets` returned for the same samples; empty without paths.
         """
         batch = replace(batch, progress=self._progress)
+        sources: dict[str, Tensor] = {}
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output, taps = self._reader(batch.images)
+            output, taps = self._reader(batch.images, sources)
         task = self.task.loss(output, batch)
         losses = {name: self._path_losses(name, taps, targets[name], batch) for name in self._paths}
-        layers = _stack([losses[name][layer] for name, names in self.layers.items() for layer in names], like=task)
-        if self.aggregator.granularity == "layer":
-            aggregate = self.aggregator(Losses(task, layers, self.aggregator.keys, batch.progress))
-            return Step(aggregate.total, task, layers, aggregate.weights)
-        sums = [torch.stack(list(losses[name].values())).sum() for name in self.layers]
-        aggregate = self.aggregator(Losses(task, _stack(sums, like=task), self.aggregator.keys, batch.progress))
-        return Step(aggregate.total, task, layers, aggregate.weights[self._owners])
+        layers = [losses[name][layer] for name, names in self.layers.items() for layer in names]
+        keyed = self.aggregator.sums(layers, like=task)
+        gradients = self._gradients(task, keyed, sources)
+        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, batch.progress, gradients))
+        return Step(aggregate.total, task, _stack(layers, like=task), self.aggregator.spread(aggregate.weights))
+
+    def _gradients(self, task: Tensor, paths: Tensor, sources: Mapping[str, Tensor]) -> dict[Scope, Gradients]:
+        """Return what the aggregator wants to know of gradients; nothing is computed before it asks."""
+        makers: dict[Scope, Callable[[], Gradients]] = {
+            "taps": lambda: TapGradients(task, paths, [sources[name] for name in self._places]),
+            "last": lambda: SharedGradients(task, paths, self._last_parameters),
+            "all": lambda: SharedGradients(task, paths, self._student_parameters),
+        }
+        return {scope: makers[scope]() for scope in self._needs.gradients}
 
     def _path_losses(self, name: str, taps: Mapping[str, Tensor], target: Target, batch: Batch) -> dict[str, Tensor]:
         path = self._paths[name]
@@ -168,6 +190,17 @@ class Distiller(nn.Module):
     def close(self) -> None:
         """Remove all hooks from the student, which is then the plain model again."""
         self._reader.close()
+
+
+def last_parameters(student: nn.Module, stage: str) -> list[nn.Parameter]:
+    """Return the parameters of the student's last stage, or of the deepest module before it that has any."""
+    modules = list(student.named_modules())
+    end = next(number for number, (name, _) in enumerate(modules) if name == stage)
+    for _, module in [modules[end], *reversed(modules[1:end])]:
+        found = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if found:
+            return found
+    return [parameter for parameter in student.parameters() if parameter.requires_grad]
 
 
 def _known(samples: Samples | None) -> Samples:

@@ -177,6 +177,7 @@ class Trainer:
             recorder.add(state.step, progress, step)
             state.step += 1
         self._finite.finish()
+        self.distiller.aggregator.after_epoch()
         return recorder.finish(self.trajectory, state.epoch + 1)
 
     def _train_step(self, batches: Sequence[Batch], progress: float) -> Step:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses
+from distill.aggregators.modifiers.base import Modifier
 from distill.options import finite
 
 logger = logging.getLogger(__name__)
@@ -41,12 +43,13 @@ class Adaptive(Aggregator):
     all weights towards ``alpha_distill``, and a bounded weight.
 
     Args:
-        granularity: ``path`` for one scalar a path, ``layer`` for one a layer.
+        granularity: what has a scalar of its own: each ``path``, each ``layer``, or groups of paths by name.
         alpha_distill: weight of all paths together, at least 0; 1 as in the paper.
         learning_rate: of the scalars, above 0; ``None`` for the optimiser's own, as in the paper.
         weight_decay: of the scalars, at least 0; ``None`` for the optimiser's own, as in the paper.
         max_weight: bound of ``alpha_distill * exp(-a_i)``, above 0; ``None`` for none, as in the paper.
         initial: where every ``a_i`` starts; 0, as in the paper, is weight ``alpha_distill``.
+        modifiers: what changes the weights before they count.
 
     Raises:
         ValueError: an option is out of bounds, or the first weight exceeds ``max_weight``; at ``connect``: a path
@@ -64,8 +67,9 @@ class Adaptive(Aggregator):
         weight_decay: float | None = 0.0,
         max_weight: float | None = LARGE_WEIGHT,
         initial: float = 0.0,
+        modifiers: Sequence[Modifier] = (),
     ) -> None:
-        super().__init__(granularity)
+        super().__init__(granularity, modifiers)
         self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
         self.learning_rate = None if learning_rate is None else finite("learning_rate", learning_rate, above=0)
         self.weight_decay = None if weight_decay is None else finite("weight_decay", weight_decay, at_least=0)
@@ -88,7 +92,7 @@ class Adaptive(Aggregator):
         return Aggregate(total, weights.detach())
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, again: Tensor | None = None) -> None:
         """Bring weights back to ``max_weight``; without a bound, warn once about a large one."""
         if self.max_weight is not None:
             self.a.clamp_(min=self._a_of(self.max_weight))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from distill.aggregators.base import Aggregate, Aggregator, Losses, weighted_sum
+from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
 from distill.options import finite
 
 
@@ -30,8 +31,8 @@ class Fixed(Aggregator):
 
     values: Tensor
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
+    def __init__(self, weights: Mapping[str, float], **common: Unpack[Common]) -> None:
+        super().__init__(**common)
         self.weights = {name: finite(f"weights.{name}", weight) for name, weight in weights.items()}
 
     def allocate(self, num_keys: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -14,6 +13,7 @@ import torch
 
 from distill import aggregators
 from distill.aggregators import Aggregator, Losses
+from distill.schema import schema
 
 Layers = Mapping[str, Sequence[str]]
 
@@ -30,22 +30,31 @@ class Example:
 
 EXAMPLES: dict[str, Example] = {
     "Fixed": Example({"weights": {"attention": 1000.0, "soft_target": 0.1}}),
+    "Fixed by layer": Example(
+        {"weights": {"attention.layer1": 1000.0, "attention.layer2": 10.0, "soft_target.logits": 0.1}}
+    ),
     "Single": Example({"weight": 0.1}, {"soft_target": ("logits",)}),
 }
 """The aggregators that need arguments, or refuse two paths."""
 
 
+ONE = ("Single",)
+"""Those that take one loss."""
+
+
 def variants() -> list[str]:
     """Return every registered aggregator, and `NAME by layer` for those that can weigh layers."""
     names = sorted(aggregators.__all__)
-    by_layer = [name for name in names if "granularity" in inspect.signature(getattr(aggregators, name)).parameters]
+    by_layer = [
+        name for name in names if "granularity" in schema(getattr(aggregators, name)).options and name not in ONE
+    ]
     return [*names, *(f"{name} by layer" for name in by_layer)]
 
 
 def example(variant: str) -> Aggregator:
     """Return a connected instance."""
     name, by_layer, _ = variant.partition(" by layer")
-    given = EXAMPLES.get(name, Example())
+    given = EXAMPLES.get(variant, EXAMPLES.get(name, Example()))
     options = {**given.options, **({"granularity": "layer"} if by_layer else {})}
     try:
         aggregator: Aggregator = getattr(aggregators, name)(**options)

@@ -198,7 +198,7 @@ def test_weight_decay_of_the_optimiser(make: Callable[..., Adaptive], decays: bo
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"granularity": "stage"}, "granularity must be 'path' or 'layer', found 'stage'"),
+        ({"granularity": "stage"}, "granularity must be 'path', 'layer' or a mapping of groups, found 'stage'"),
         ({"alpha_distill": -1}, "alpha_distill must be a finite number of at least 0, found -1"),
         ({"learning_rate": 0}, "learning_rate must be a finite number above 0, found 0"),
         ({"weight_decay": -0.1}, "weight_decay must be a finite number of at least 0, found -0.1"),
