@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +21,9 @@ class Modifier(nn.Module, ABC):
     aggregator sees, so that one that adapts weights does not work against it. State belongs in buffers, and must come
     out alike on every rank.
     """
+
+    separate: ClassVar[bool] = True
+    """Whether what becomes of a weight depends on no other one."""
 
     keys: tuple[str, ...] = ()
 

@@ -32,6 +32,8 @@ class Normalize(Modifier):
         ValueError: ``total`` is out of bounds.
     """
 
+    separate = False
+
     def __init__(self, total: float | None = None) -> None:
         super().__init__()
         self.total = None if total is None else finite("total", total, above=0)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from distill import aggregators
 from distill.aggregators import Aggregator, Losses
+from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
+from distill.aggregators.modifiers import Bound, CosineGate, Modifier, Normalize, Ramp
+from distill.aggregators.needs import Scope
 from distill.schema import schema
 
 Layers = Mapping[str, Sequence[str]]
@@ -41,27 +45,60 @@ EXAMPLES: dict[str, Example] = {
 ONE = ("Single",)
 """Those that take one loss."""
 
+MODIFIED: dict[str, tuple[str, Callable[[], list[Modifier]]]] = {
+    "LogSum with a bound": ("LogSum", lambda: [Bound(growth=1.5, over=2)]),
+    "LogSum with a constant total": ("LogSum", lambda: [Normalize()]),
+    "Adaptive with a ramp": ("Adaptive", lambda: [Ramp(shape="cosine")]),
+    "Adaptive with a gate at the taps": ("Adaptive", lambda: [CosineGate(every=1, wait=1)]),
+    "LogSum with a gate in the last stage": ("LogSum", lambda: [CosineGate("last", every=2, wait=1, form="smooth")]),
+    "Equal with everything": (
+        "Equal",
+        lambda: [CosineGate("all", 1, form="weighted"), Bound(0.5), Ramp(), Normalize(3)],
+    ),
+}
+"""Aggregators with modifiers that take part in the tests of the family."""
+
 
 def variants() -> list[str]:
-    """Return every registered aggregator, and `NAME by layer` for those that can weigh layers."""
+    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and the modified ones."""
     names = sorted(aggregators.__all__)
     by_layer = [
         name for name in names if "granularity" in schema(getattr(aggregators, name)).options and name not in ONE
     ]
-    return [*names, *(f"{name} by layer" for name in by_layer)]
+    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED]
 
 
 def example(variant: str) -> Aggregator:
     """Return a connected instance."""
     name, by_layer, _ = variant.partition(" by layer")
+    name, modifiers = MODIFIED.get(name, (name, list))
     given = EXAMPLES.get(variant, EXAMPLES.get(name, Example()))
     options = {**given.options, **({"granularity": "layer"} if by_layer else {})}
+    if modifiers is not list:
+        options["modifiers"] = modifiers()
     try:
         aggregator: Aggregator = getattr(aggregators, name)(**options)
     except TypeError as error:
         pytest.fail(f"{name} needs arguments: add it to EXAMPLES in aggregators/aggregator_cases.py ({error})")
     aggregator.connect(given.layers)
     return aggregator
+
+
+def gradients_of(task: Tensor, paths: Tensor, parameters: Sequence[Tensor], place: Tensor) -> dict[Scope, Gradients]:
+    """Return what a distiller would: the gradients in these parameters, and in one activation where all paths act."""
+    shared = SharedGradients(task, paths, parameters)
+    return {"taps": TapGradients(task, paths, [place] * len(paths)), "last": shared, "all": shared}
+
+
+def losses_with_gradients(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:
+    """Return losses that depend on four shared numbers."""
+    generator = torch.Generator().manual_seed(len(values))
+    shared = torch.zeros(4, dtype=dtype, requires_grad=True)
+    slopes = torch.randn(1 + len(values), 4, generator=generator, dtype=torch.float64).to(dtype)
+    levels = torch.tensor([task, *values], dtype=dtype) + slopes @ shared
+    own, paths = levels[0], levels[1:]
+    keys = tuple(f"key{index}" for index in range(len(values)))
+    return Losses(own, paths, keys, 0.0, gradients_of(own, paths, [shared], shared))
 
 
 def losses_of(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:
