@@ -104,7 +104,7 @@ def ranks(request: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
 def test_ranks_agree_and_equal_the_whole_batch(variant: str, ranks: Any) -> None:
     first, *others = (results[variant] for results in ranks)
     for other in others:
-        assert not torch.isclose(first["losses"], other["losses"], rtol=0.1).any(), "the ranks saw different data"
+        assert not torch.allclose(first["losses"], other["losses"], rtol=0.5), "the ranks saw different data"
         assert torch.equal(first["weights"], other["weights"])
         assert torch.equal(first["student"], other["student"])
     whole = train(example(variant), slice(None))
