@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from distill.aggregators import Aggregator, Losses
 from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
-from distill.aggregators.needs import Scope
 from distill.batch import Batch, Samples
 from distill.counter_random import derive_seed
+from distill.gradient_scope import Scope
 from distill.paths import Path, Target
 from distill.taps import Probe, Tap, TapReader, probe
 from distill.tasks import Task
@@ -30,12 +30,19 @@ class Step(NamedTuple):
         task: scalar, the supervised loss.
         layers: ``[layer]``, the loss of every layer of every path, in the order of ``Distiller.layer_keys``.
         weights: ``[layer]``, detached: by how much each of them counted.
+        products: ``[path, 3]``, detached, where a look was asked for: of each path's gradient with the task's the inner
+            product, the task's squared length and the path's.
     """
 
     total: Tensor
     task: Tensor
     layers: Tensor
     weights: Tensor
+    products: Tensor | None = None
+
+    def detach(self) -> Step:
+        """Return the same numbers without their graph."""
+        return Step(self.total.detach(), self.task.detach(), self.layers.detach(), self.weights, self.products)
 
 
 class Distiller(nn.Module):
@@ -98,22 +105,22 @@ class Distiller(nn.Module):
         negative = [name for name, path in paths.items() if not path.non_negative]
         aggregator.connect(self.layers, negative)
         self._needs = aggregator.needs
-        self._places = self._deepest_taps(student_probe)
+        owners = [path for path, names in self.layers.items() for _ in names]
+        self._places = [
+            self._deepest_tap(student_probe, {owners[number] for number in numbers}) for numbers in aggregator.places()
+        ]
+        self._path_places = {name: self._deepest_tap(student_probe, {name}) for name in paths}
         self._last_parameters = last_parameters(student, student_probe.last.module)
         self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         # A tensor: a compiled module would be traced anew for every number.
         self.register_buffer("_progress", torch.zeros(()), persistent=False)
         self._reader = TapReader(student, watched.values(), task.logits)
 
-    def _deepest_taps(self, student: Probe) -> list[str]:
-        """Return for each key of the aggregator the deepest student tap that its paths read."""
+    def _deepest_tap(self, student: Probe, paths: Collection[str]) -> str:
+        """Return the deepest student tap that these paths read."""
         depth = {name: number for number, name in enumerate(student.taps)}  # in the order in which they ran
-        owners = [path for path, names in self.layers.items() for _ in names]
-        names = []
-        for numbers in self.aggregator.places():
-            read = {pair.student for number in numbers for pair in self._paths[owners[number]].pairs}
-            names.append(max(read, key=lambda name: depth.get(student[name].module, 0)))
-        return names
+        read = sorted({pair.student for path in paths for pair in self._paths[path].pairs})
+        return max(read, key=lambda name: depth.get(student[name].module, 0))
 
     def _connect(self, student: Probe, teacher: Probe, seed: int, samples: Samples | None) -> None:
         for name, path in self._paths.items():
@@ -154,12 +161,13 @@ class Distiller(nn.Module):
         """Return the names of the teacher's taps that these paths read."""
         return frozenset(pair.teacher for name in paths for pair in self._paths[name].pairs)
 
-    def forward(self, batch: Batch, targets: Mapping[str, Target]) -> Step:
+    def forward(self, batch: Batch, targets: Mapping[str, Target], look: Scope | None = None) -> Step:
         """Compute the losses of one batch.
 
         Args:
             batch: the samples.
             targets: what :meth:`targets` returned for the same samples; empty without paths.
+            look: where each path's gradient is to be compared with the task's; ``None``: nowhere.
         """
         batch = replace(batch, progress=self._progress)
         sources: dict[str, Tensor] = {}
@@ -169,18 +177,28 @@ class Distiller(nn.Module):
         losses = {name: self._path_losses(name, taps, targets[name], batch) for name in self._paths}
         layers = [losses[name][layer] for name, names in self.layers.items() for layer in names]
         keyed = self.aggregator.sums(layers, like=task)
-        gradients = self._gradients(task, keyed, sources)
-        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, batch.progress, gradients))
-        return Step(aggregate.total, task, _stack(layers, like=task), self.aggregator.spread(aggregate.weights))
-
-    def _gradients(self, task: Tensor, paths: Tensor, sources: Mapping[str, Tensor]) -> dict[Scope, Gradients]:
-        """Return what the aggregator wants to know of gradients; nothing is computed before it asks."""
-        makers: dict[Scope, Callable[[], Gradients]] = {
-            "taps": lambda: TapGradients(task, paths, [sources[name] for name in self._places]),
-            "last": lambda: SharedGradients(task, paths, self._last_parameters),
-            "all": lambda: SharedGradients(task, paths, self._student_parameters),
+        gradients = {
+            scope: self._gradients(scope, task, keyed, [sources[name] for name in self._places])
+            for scope in self._needs.gradients
         }
-        return {scope: makers[scope]() for scope in self._needs.gradients}
+        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, batch.progress, gradients))
+        weights = self.aggregator.spread(aggregate.weights)
+        products = None if look is None else self._look(look, task, losses, sources)
+        return Step(aggregate.total, task, _stack(layers, like=task), weights, products)
+
+    def _look(
+        self, scope: Scope, task: Tensor, losses: Mapping[str, Mapping[str, Tensor]], sources: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return each path's gradient against the task's, ``[path, 3]``."""
+        sums = _stack([torch.stack(list(layers.values())).sum() for layers in losses.values()], like=task)
+        places = [sources[self._path_places[name]] for name in losses]
+        return self._gradients(scope, task, sums, places).against_task()
+
+    def _gradients(self, scope: Scope, task: Tensor, paths: Tensor, places: Sequence[Tensor]) -> Gradients:
+        """Return the gradients of task and paths; nothing is computed before somebody asks."""
+        if scope == "taps":
+            return TapGradients(task, paths, places)
+        return SharedGradients(task, paths, self._last_parameters if scope == "last" else self._student_parameters)
 
     def _path_losses(self, name: str, taps: Mapping[str, Tensor], target: Target, batch: Batch) -> dict[str, Tensor]:
         path = self._paths[name]

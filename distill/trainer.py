@@ -17,9 +17,11 @@ from distill.batch import Batch
 from distill.checkpoint import Checkpoints
 from distill.counter_random import derive_seed
 from distill.data import Loader
+from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller, Step
 from distill.evaluate import evaluate
 from distill.finite_check import FiniteCheck
+from distill.gradient_scope import Scope
 from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
 from distill.recorder import Recorder
@@ -46,6 +48,7 @@ class Recipe:
         checkpoint_every: epochs between two checkpoints; the last epoch always makes one.
         seed: seeds dropout and whatever else draws from torch's generators.
         compile: whether ``torch.compile`` makes one graph of student, paths and aggregator.
+        diagnosis: how often each path's gradient is compared with the task's; ``None``: never.
     """
 
     epochs: int
@@ -58,6 +61,7 @@ class Recipe:
     checkpoint_every: int = 1
     seed: int = 0
     compile: bool = False
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True)
@@ -187,11 +191,11 @@ class Trainer:
         steps = []
         for number, batch in enumerate(batches, start=1):
             with self._gradient_sync(number == len(batches)):
-                step = self._losses(batch)
+                step = self._losses(batch, self._looks_at(number))
                 self._finite.add(step, step=self.state.step, epoch=self.state.epoch + 1)
                 total = step.total / len(batches) if len(batches) > 1 else step.total
                 total.backward()  # type: ignore[no-untyped-call]
-            steps.append(Step(*(value.detach() for value in step)))
+            steps.append(step.detach())
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._clipped_parameters(), self.recipe.clip_norm)
         self.optimizer.step()
@@ -200,11 +204,19 @@ class Trainer:
             self.scheduler.step()
         if len(steps) == 1:
             return steps[0]
-        return Step(*(torch.stack(values).mean(0) for values in zip(*steps, strict=True)))
+        total, task, layers, weights = (
+            torch.stack(values).mean(0) for values in zip(*(step[:4] for step in steps), strict=True)
+        )
+        return Step(total, task, layers, weights, steps[0].products)
 
-    def _losses(self, batch: Batch) -> Step:
+    def _looks_at(self, number: int) -> Scope | None:
+        """Return where gradients are to be compared in the batch with this number, from 1, of the step."""
+        diagnosis = self.recipe.diagnosis
+        return diagnosis.scope if diagnosis and number == 1 and diagnosis.is_due(self.state.step) else None
+
+    def _losses(self, batch: Batch, look: Scope | None) -> Step:
         # Without what it brought along, so that a compiled module sees batches of one kind, stored targets or not.
-        step: Step = self._module(replace(batch, targets={}), self.targets.targets(batch))
+        step: Step = self._module(replace(batch, targets={}), self.targets.targets(batch), look)
         return step
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from distill.aggregators.gradients import Gradients
 from distill.aggregators.modifiers.base import Modifier
-from distill.aggregators.needs import Needs, Scope
+from distill.aggregators.needs import Needs
+from distill.gradient_scope import Scope
 
 Granularity = Literal["path", "layer"] | Mapping[str, Sequence[str]]
 """What has a weight of its own: each ``path``, each ``layer`` of each path, or groups of paths by name."""

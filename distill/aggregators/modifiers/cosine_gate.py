@@ -9,7 +9,8 @@ from torch import Tensor
 
 from distill.aggregators.gradients import cosines
 from distill.aggregators.modifiers.base import Modifier
-from distill.aggregators.needs import Needs, Scope
+from distill.aggregators.needs import Needs
+from distill.gradient_scope import Scope
 from distill.options import finite, whole
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class CosineGate(Modifier):
     with ``z = 0``, ``hard`` on a single batch (``smoothing: 0``). The mean, its error and ``smooth`` are ours.
 
     Args:
-        scope: where gradients are compared; see :data:`~distill.aggregators.needs.Scope`.
+        scope: where gradients are compared; see :data:`~distill.gradient_scope.Scope`.
         every: steps between two looks, at least 1.
         smoothing: share of the old mean in the new one, from 0 to below 1.
         z: standard errors of certainty, at least 0.

@@ -16,7 +16,7 @@ from distill import aggregators
 from distill.aggregators import Aggregator, Losses
 from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
 from distill.aggregators.modifiers import Bound, CosineGate, Modifier, Normalize, Ramp
-from distill.aggregators.needs import Scope
+from distill.gradient_scope import Scope
 from distill.schema import schema
 
 Layers = Mapping[str, Sequence[str]]
