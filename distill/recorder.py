@@ -84,7 +84,7 @@ class Recorder:
 
 def _gradient_means(looks: Mapping[int, Mapping[str, tuple[float, float]]]) -> dict[str, float]:
     """Return the epoch's mean cosines and lengths, under the names of metrics."""
-    report = {}
+    report: dict[str, float] = {}
     for path in next(iter(looks.values()), {}):
         cosine, length = zip(*(look[path] for look in looks.values()), strict=True)
         report |= {
