@@ -58,22 +58,29 @@ MODIFIED: dict[str, tuple[str, Callable[[], list[Modifier]]]] = {
 }
 """Aggregators with modifiers that take part in the tests of the family."""
 
+OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
+    "Chebyshev of losses as they are": ("Chebyshev", {"relative": False}),
+    "GeometricMean with the task": ("GeometricMean", {"include_task": True}),
+}
+"""Aggregators with options that change what they compute, and take part in the tests of the family too."""
+
 
 def variants() -> list[str]:
-    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and the modified ones."""
+    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and those set otherwise."""
     names = sorted(aggregators.__all__)
     by_layer = [
         name for name in names if "granularity" in schema(getattr(aggregators, name)).options and name not in ONE
     ]
-    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED]
+    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED, *OTHERWISE]
 
 
 def example(variant: str) -> Aggregator:
     """Return a connected instance."""
     name, by_layer, _ = variant.partition(" by layer")
     name, modifiers = MODIFIED.get(name, (name, list))
+    name, otherwise = OTHERWISE.get(name, (name, {}))
     given = EXAMPLES.get(variant, EXAMPLES.get(name, Example()))
-    options = {**given.options, **({"granularity": "layer"} if by_layer else {})}
+    options = {**given.options, **otherwise, **({"granularity": "layer"} if by_layer else {})}
     if modifiers is not list:
         options["modifiers"] = modifiers()
     try:
