@@ -10,6 +10,8 @@ from distill.aggregators.fixed import Fixed
 from distill.aggregators.geometric_mean import GeometricMean
 from distill.aggregators.initial_loss import InitialLoss
 from distill.aggregators.log_sum import LogSum
+from distill.aggregators.order import Order
+from distill.aggregators.replay import Replay
 from distill.aggregators.single import Single
 
 __all__ = [
@@ -21,5 +23,7 @@ __all__ = [
     "GeometricMean",
     "InitialLoss",
     "LogSum",
+    "Order",
+    "Replay",
     "Single",
 ]
