@@ -4,9 +4,26 @@ from distill.aggregators.adaptive import Adaptive, AdaptivePaper
 from distill.aggregators.base import Aggregate as Aggregate
 from distill.aggregators.base import Aggregator as Aggregator
 from distill.aggregators.base import Losses as Losses
+from distill.aggregators.chebyshev import Chebyshev
 from distill.aggregators.equal import Equal
 from distill.aggregators.fixed import Fixed
+from distill.aggregators.geometric_mean import GeometricMean
+from distill.aggregators.initial_loss import InitialLoss
 from distill.aggregators.log_sum import LogSum
+from distill.aggregators.order import Order
+from distill.aggregators.replay import Replay
 from distill.aggregators.single import Single
 
-__all__ = ["Adaptive", "AdaptivePaper", "Equal", "Fixed", "LogSum", "Single"]
+__all__ = [
+    "Adaptive",
+    "AdaptivePaper",
+    "Chebyshev",
+    "Equal",
+    "Fixed",
+    "GeometricMean",
+    "InitialLoss",
+    "LogSum",
+    "Order",
+    "Replay",
+    "Single",
+]

@@ -82,8 +82,8 @@ class Aggregator(nn.Module, ABC):
     """Whether the aggregator stays bounded when a loss can go below zero."""
     weighs: ClassVar[bool] = True
     """Whether its update is that of a weighted sum, so that modifiers can change the weights."""
-    weighs_task: ClassVar[bool] = False
-    """Whether the task's loss gets a weight too, instead of 1."""
+    weighs_task: bool = False
+    """Whether the task's loss gets a weight too, instead of 1; an option may decide it."""
     separate: ClassVar[bool] = True
     """Whether the weight of a loss depends on no other loss."""
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.aggregators import Adaptive, Equal, LogSum
+from distill.aggregators import Adaptive, Equal, LogSum, Replay
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
 from distill.distiller import Distiller
@@ -87,6 +87,22 @@ def test_the_trajectory_has_every_logged_step_once(make_loader):
     assert table["step"].to_pylist() == list(range(0, 12, 2))
     assert table["attention.layer1/weight"][0].as_py() == 1.0
     assert table["attention.layer1/weight"][5].as_py() > 1.0
+
+
+@pytest.mark.parametrize("granularity", ["path", "layer"])
+def test_a_replayed_run_makes_the_same_student(make_loader, tmp_path, granularity):
+    # Weights that moved by themselves, and the same ones as a schedule: where the rest is alike, so is every bit.
+    recipe = dataclasses.replace(RECIPE, log_every=1)
+    learned = make_trainer(make_loader, aggregator=Adaptive(granularity), recipe=recipe)
+    learned.run()
+    learned.trajectory.write(tmp_path / "trajectory.parquet")
+    replay = Replay(str(tmp_path / "trajectory.parquet"), granularity=granularity)
+    replayed = make_trainer(make_loader, aggregator=replay, recipe=recipe)
+    replayed.run()
+    for name, value in learned.distiller.student.state_dict().items():
+        assert torch.equal(value, replayed.distiller.student.state_dict()[name]), name
+    again, before = replayed.trajectory.table(), learned.trajectory.table()
+    assert again["soft_target/weight"].equals(before["soft_target/weight"])
 
 
 class Stopping(LocalHost):

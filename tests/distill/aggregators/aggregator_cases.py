@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +20,7 @@ from distill.aggregators.gradients import Gradients, SharedGradients, TapGradien
 from distill.aggregators.modifiers import Bound, CosineGate, Modifier, Normalize, Ramp
 from distill.gradient_scope import Scope
 from distill.schema import schema
+from distill.trajectory import Trajectory
 
 Layers = Mapping[str, Sequence[str]]
 
@@ -26,10 +29,22 @@ TWO_PATHS: Layers = {"attention": ("layer1", "layer2"), "soft_target": ("logits"
 
 @dataclass(frozen=True)
 class Example:
-    """How to build a registered aggregator, and for which paths."""
+    """How to build a registered aggregator, and for which paths; `files` write what options of their name point to."""
 
     options: dict[str, Any] = field(default_factory=dict)
     layers: Layers = field(default_factory=lambda: TWO_PATHS)
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+def write_record(path: Path) -> None:
+    """Write the trajectory of a run of two paths whose weights move."""
+    trajectory = Trajectory(TWO_PATHS)
+    for step in range(4):
+        weights = [1.0 + step, 0.5, 2.0 - step / 2]
+        trajectory.append(
+            step=step, epoch=1, progress=step / 4, total=1.0, task=1.0, losses=[1.0, 3.0, 2.0], weights=weights
+        )
+    trajectory.write(path)
 
 
 EXAMPLES: dict[str, Example] = {
@@ -37,6 +52,7 @@ EXAMPLES: dict[str, Example] = {
     "Fixed by layer": Example(
         {"weights": {"attention.layer1": 1000.0, "attention.layer2": 10.0, "soft_target.logits": 0.1}}
     ),
+    "Replay": Example(files={"file": write_record}),
     "Single": Example({"weight": 0.1}, {"soft_target": ("logits",)}),
 }
 """The aggregators that need arguments, or refuse two paths."""
@@ -58,28 +74,40 @@ MODIFIED: dict[str, tuple[str, Callable[[], list[Modifier]]]] = {
 }
 """Aggregators with modifiers that take part in the tests of the family."""
 
+OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
+    "Chebyshev of losses as they are": ("Chebyshev", {"relative": False}),
+    "GeometricMean with the task": ("GeometricMean", {"include_task": True}),
+    "Order that keeps": ("Order", {"keep": True}),
+}
+"""Aggregators with options that change what they compute, and take part in the tests of the family too."""
+
 
 def variants() -> list[str]:
-    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and the modified ones."""
+    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and those set otherwise."""
     names = sorted(aggregators.__all__)
     by_layer = [
         name for name in names if "granularity" in schema(getattr(aggregators, name)).options and name not in ONE
     ]
-    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED]
+    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED, *OTHERWISE]
 
 
 def example(variant: str) -> Aggregator:
     """Return a connected instance."""
     name, by_layer, _ = variant.partition(" by layer")
     name, modifiers = MODIFIED.get(name, (name, list))
+    name, otherwise = OTHERWISE.get(name, (name, {}))
     given = EXAMPLES.get(variant, EXAMPLES.get(name, Example()))
-    options = {**given.options, **({"granularity": "layer"} if by_layer else {})}
+    options = {**given.options, **otherwise, **({"granularity": "layer"} if by_layer else {})}
     if modifiers is not list:
         options["modifiers"] = modifiers()
-    try:
-        aggregator: Aggregator = getattr(aggregators, name)(**options)
-    except TypeError as error:
-        pytest.fail(f"{name} needs arguments: add it to EXAMPLES in aggregators/aggregator_cases.py ({error})")
+    with tempfile.TemporaryDirectory() as folder:
+        for option, write in given.files.items():
+            options[option] = str(Path(folder) / option)
+            write(Path(options[option]))
+        try:
+            aggregator: Aggregator = getattr(aggregators, name)(**options)
+        except TypeError as error:
+            pytest.fail(f"{name} needs arguments: add it to EXAMPLES in aggregators/aggregator_cases.py ({error})")
     aggregator.connect(given.layers)
     return aggregator
 
