@@ -8,5 +8,14 @@ from distill.aggregators.equal import Equal
 from distill.aggregators.fixed import Fixed
 from distill.aggregators.log_sum import LogSum
 from distill.aggregators.single import Single
+from distill.aggregators.uncertainty_weighting import UncertaintyWeighting
 
-__all__ = ["Adaptive", "AdaptivePaper", "Equal", "Fixed", "LogSum", "Single"]
+__all__ = [
+    "Adaptive",
+    "AdaptivePaper",
+    "Equal",
+    "Fixed",
+    "LogSum",
+    "Single",
+    "UncertaintyWeighting",
+]

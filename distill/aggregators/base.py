@@ -81,8 +81,8 @@ class Aggregator(nn.Module, ABC):
     """Whether the aggregator stays bounded when a loss can go below zero."""
     weighs: ClassVar[bool] = True
     """Whether its update is that of a weighted sum, so that modifiers can change the weights."""
-    weighs_task: ClassVar[bool] = False
-    """Whether the task's loss gets a weight too, instead of 1."""
+    weighs_task: bool = False
+    """Whether the task's loss gets a weight too, instead of 1; an instance may decide."""
     separate: ClassVar[bool] = True
     """Whether the weight of a loss depends on no other loss."""
 
@@ -125,7 +125,8 @@ class Aggregator(nn.Module, ABC):
         """
         if negative and not self.accepts_negative:
             raise ValueError(
-                f"{type(self).__name__} sends the weight of a loss below zero to infinity (its optimum is log(loss)), "
+                f"{type(self).__name__} takes losses from zero up: below, a logarithm or a ratio of losses has no "
+                "meaning and can send a weight to infinity, "
                 f"and these paths can be negative: {', '.join(negative)}; use Equal or Fixed for them"
             )
         owners = [path for path, names in layers.items() for _ in names]
