@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from distill import distributed
 from distill.aggregators import Aggregator, Losses
 from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
 from distill.aggregators.needs import Scope
 from distill.batch import Batch, Samples
 from distill.counter_random import derive_seed
 from distill.paths import Path, Target
+from distill.random_state import random_state, set_random_state
 from distill.taps import Probe, Tap, TapReader, probe
 from distill.tasks import Task
 from distill.teacher import Teacher
@@ -161,17 +164,39 @@ class Distiller(nn.Module):
             batch: the samples.
             targets: what :meth:`targets` returned for the same samples; empty without paths.
         """
-        batch = replace(batch, progress=self._progress)
         sources: dict[str, Tensor] = {}
+        task, layers = self._losses(batch, targets, sources)
+        keyed = self.aggregator.sums(layers, like=task)
+        gradients = self._gradients(task, keyed, sources)
+        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, self._progress, gradients))
+        return Step(aggregate.total, task, _stack(layers, like=task), self.aggregator.spread(aggregate.weights))
+
+    @torch.no_grad()
+    def look_again(self, batch: Batch, targets: Mapping[str, Target]) -> Tensor:
+        """Return what the aggregator's losses ``[key]`` of a batch are by now, means over the ranks; leave no trace.
+
+        The models run as in the training, with the batch's own statistics in BatchNorm, and dropout draws; but all
+        buffers (running statistics, memories of samples) and random generators are left as they were. That takes a
+        copy of the buffers.
+
+        Args:
+            batch: the samples.
+            targets: what :meth:`targets` returned for the same samples.
+        """
+        with _untouched(self):
+            task, layers = self._losses(batch, targets, {})
+        return distributed.mean(self.aggregator.sums(layers, like=task))
+
+    def _losses(
+        self, batch: Batch, targets: Mapping[str, Target], sources: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss of the task and those of all layers; put the activations where paths act into ``sources``."""
+        batch = replace(batch, progress=self._progress)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output, taps = self._reader(batch.images, sources)
         task = self.task.loss(output, batch)
         losses = {name: self._path_losses(name, taps, targets[name], batch) for name in self._paths}
-        layers = [losses[name][layer] for name, names in self.layers.items() for layer in names]
-        keyed = self.aggregator.sums(layers, like=task)
-        gradients = self._gradients(task, keyed, sources)
-        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, batch.progress, gradients))
-        return Step(aggregate.total, task, _stack(layers, like=task), self.aggregator.spread(aggregate.weights))
+        return task, [losses[name][layer] for name, names in self.layers.items() for layer in names]
 
     def _gradients(self, task: Tensor, paths: Tensor, sources: Mapping[str, Tensor]) -> dict[Scope, Gradients]:
         """Return what the aggregator wants to know of gradients; nothing is computed before it asks."""
@@ -190,6 +215,24 @@ class Distiller(nn.Module):
     def close(self) -> None:
         """Remove all hooks from the student, which is then the plain model again."""
         self._reader.close()
+
+
+@contextlib.contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Put all buffers and random generators back to what they were before."""
+    drawn = random_state()
+    kept = [
+        (owner, name, buffer, buffer.clone())
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for owner, name, buffer, value in kept:
+            buffer.copy_(value)
+            setattr(owner, name, buffer)
+        set_random_state(drawn)
 
 
 def last_parameters(student: nn.Module, stage: str) -> list[nn.Parameter]:
