@@ -26,8 +26,9 @@ class DWA(Aggregator):
     two differ by more than a factor ``exp(1 / temperature)`` as long as no loss rises; in short trainings there is
     little but the first two epochs.
 
-    A mean of 0 or below has no ratio, and counts as unchanged: ``r_i = 1``; so does what a path's schedule holds at 0.
-    Weights lie between 0 and ``alpha_distill * n`` whatever the losses do. Costs one small all-reduce a step.
+    Batches in which a loss is exactly 0, as that of a path that waits for its schedule, are not part of its mean. A
+    mean of 0 or below has no ratio, and counts as unchanged: ``r_i = 1``. Weights lie between 0 and
+    ``alpha_distill * n`` whatever the losses do. Costs one small all-reduce a step.
 
     Source: Liu et al. 2019 (arXiv:1803.10704), equation 7.
 
@@ -43,7 +44,7 @@ class DWA(Aggregator):
 
     separate = False
     _sum: Tensor  # [loss]: of this epoch's batches
-    _count: Tensor  # scalar: batches in it
+    _count: Tensor  # [loss]: batches in it
     _newer: Tensor  # [loss]: mean of the last epoch
     _older: Tensor  # [loss]: mean of the one before; 0, of which there is no ratio, as long as there is none
 
@@ -60,9 +61,8 @@ class DWA(Aggregator):
         self.weighs_task = include_task
 
     def allocate(self, num_keys: int) -> None:
-        for name in ("_sum", "_newer", "_older"):
+        for name in ("_sum", "_count", "_newer", "_older"):
             self.register_buffer(name, torch.zeros(num_keys + self.weighs_task, dtype=torch.float64))
-        self.register_buffer("_count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, losses: Losses) -> Aggregate:
         if self.training:
@@ -79,8 +79,9 @@ class DWA(Aggregator):
 
     @torch.no_grad()
     def _add(self, values: Tensor) -> None:
-        self._sum.add_(distributed.mean(values).to(self._sum))
-        self._count.add_(1)
+        mean = distributed.mean(values).to(self._sum)
+        self._sum.add_(mean)
+        self._count.add_(mean != 0)
 
     def _weights(self) -> Tensor:
         """Return the weights ``[loss]``, without alpha_distill."""

@@ -30,9 +30,12 @@ class FAMO(Aggregator):
         delta_i = log(M_i + epsilon) - log(M_i' + epsilon)
         gradient of w_i = z_i * (delta_i - sum of z_j * delta_j)      one step of Adam(learning_rate), decay gamma
 
-    Weights stay between 0 and ``alpha_distill`` whatever the losses do. Costs a further forward pass of the student
-    a step, and a copy of its buffers (see :meth:`~distill.distiller.Distiller.look_again`), but no gradients of the
-    paths apart. With accumulation, the last of a step's batches is the one that is looked at twice.
+    Weights stay between 0 and ``alpha_distill`` whatever the losses do. The closer to 0 a loss comes, the more of that
+    it takes from the others; one of exactly 0, as that of a path that waits for its schedule, takes none.
+
+    Costs a further forward pass of the student a step, and a copy of its buffers (see
+    :meth:`~distill.distiller.Distiller.look_again`), but no gradients of the paths apart. With accumulation, the last
+    of a step's batches is the one that is looked at twice.
 
     Source: Liu et al. 2023 (arXiv:2306.03792), algorithm 2; its learning rate 0.025 and ``gamma`` 0.001 (the published
     code has 1e-5). Departures: the task is not among the losses; their lower bound is 0, which it is for every path
@@ -42,7 +45,7 @@ class FAMO(Aggregator):
         alpha_distill: weight of all paths together, at least 0. Equal's sum is the number of paths.
         learning_rate: of the logits, above 0.
         gamma: weight decay of the logits, at least 0.
-        epsilon: above 0; what a loss of 0 counts as.
+        epsilon: above 0; bounds what a small loss is divided by, and its logarithm.
 
     Raises:
         ValueError: an option is out of bounds; at ``connect``: a path can be negative, which has no logarithm; after a
@@ -81,8 +84,8 @@ class FAMO(Aggregator):
         mean = distributed.mean(losses.paths).to(self._logits)  # [key]
         if self.training:
             self._before.copy_(mean)
-        shares = torch.softmax(self._logits, dim=0) / (mean + self.epsilon)
-        weights = self.alpha_distill * shares / shares.sum()
+        shares = torch.softmax(self._logits, dim=0) / (mean + self.epsilon) * (mean > 0)
+        weights = self.alpha_distill * shares / shares.sum().clamp_min(torch.finfo(shares.dtype).tiny)
         return weighted_sum(losses, weights.to(losses.paths))
 
     @torch.no_grad()

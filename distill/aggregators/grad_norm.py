@@ -36,7 +36,8 @@ class GradNorm(Aggregator):
     count with the next batch. All gradients of a look are means over the ranks, those of the whole batch.
 
     A loss without a gradient in these parameters is left out of the means, and its weight moves with the sum alone; one
-    that was never above 0 has no rate, and counts as average. Weights lie between about ``0.001`` and
+    that was never above 0 has no rate, and counts as average. A path whose schedule ramps it up from almost 0 seems to
+    lag behind ever after: give such paths a step instead, or ``alpha: 0``. Weights lie between about ``0.001`` and
     ``alpha_distill * n`` whatever the losses do. A look costs a backward pass a loss and one for the task, as deep as
     the scope, and memory for as many gradients.
 

@@ -29,7 +29,8 @@ class SoftmaxWeights(Aggregator):
     alike; with ``entropy: 0`` they collapse as said. By the logarithm, a constant in front of all losses changes
     nothing, and one in front of a single loss is undone.
 
-    A weight close to 0 changes slowly, as its ``theta_i`` moves with ``p_i``. Costs one small all-reduce a step.
+    A loss of exactly 0, as that of a path that waits for its schedule, counts as average, or it would take all while it
+    waits. A weight close to 0 changes slowly, as its ``theta_i`` moves with ``p_i``. Costs one small all-reduce a step.
 
     Source: learned weights in normalised form are common practice, as the normalisations of pathway weights in DistPro
     (arXiv:2204.05547); that learned weights need a regulariser is in Kendall et al. 2018 (arXiv:1705.07115) and Liebel
@@ -39,7 +40,7 @@ class SoftmaxWeights(Aggregator):
         alpha_distill: mean weight of the paths, at least 0.
         entropy: how much alike the weights are held, at least 0.
         temperature: divides the scalars, above 0: a larger one learns more slowly, and ends at the same weights.
-        epsilon: above 0; what a loss of 0 counts as.
+        epsilon: above 0; keeps a small loss from taking all.
         learning_rate: of the scalars, above 0; ``None`` for the optimiser's own.
         weight_decay: of the scalars, at least 0; ``None`` for the optimiser's own. It pulls towards equal weights.
 
@@ -87,4 +88,8 @@ class SoftmaxWeights(Aggregator):
         return {name: value for name, value in options.items() if value is not None}
 
     def _log_losses(self, paths: Tensor) -> Tensor:
-        return (distributed.mean(paths) + self.epsilon).log()
+        """Return the logarithms ``[key]``; where a loss is 0, the mean of the others' ones."""
+        mean = distributed.mean(paths)
+        known = mean > 0
+        logs = (mean + self.epsilon).log() * known
+        return torch.where(known, logs, logs.sum() / known.sum().clamp_min(1))

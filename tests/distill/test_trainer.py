@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from functools import partial
 
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from distill.aggregators import DWA, FAMO, Adaptive, Equal, GradNorm, LogSum, RandomWeights
+from distill.aggregators.modifiers import CosineGate
 from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
@@ -151,6 +153,18 @@ def test_a_memory_of_the_samples_stops_and_resumes_with_the_run(make_loader, tmp
     assert {**resumed.run(), "minutes": 0} == {**expected, "minutes": 0}
     for name, value in whole.distiller.state_dict().items():
         assert torch.equal(value, resumed.distiller.state_dict()[name]), name
+
+
+def test_the_trial_for_unused_parameters_leaves_the_state_as_it_was(make_loader):
+    # The trial's batch must not count as the first one, and not all state is tensors.
+    trainer = make_trainer(make_loader, aggregator=Adaptive(initial="log_loss", modifiers=[CosineGate()]))
+    before = copy.deepcopy(trainer.distiller.state_dict())
+    trainer.host.world_size = 2
+    assert not trainer._has_unused_parameters()
+    after = trainer.distiller.state_dict()
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) if isinstance(value, torch.Tensor) else value == after[name], name
 
 
 class Looking(Equal):
@@ -330,15 +344,16 @@ def test_without_validation_there_are_no_validation_metrics(make_loader):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, monkeypatch):
+@pytest.mark.parametrize("make_aggregator", [Adaptive, partial(Adaptive, initial="log_loss"), FAMO])
+def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, monkeypatch, make_aggregator):
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     plain, compiled = (
-        make_trainer(make_loader),
-        make_trainer(make_loader, recipe=dataclasses.replace(RECIPE, compile=True)),
+        make_trainer(make_loader, aggregator=make_aggregator()),
+        make_trainer(make_loader, aggregator=make_aggregator(), recipe=dataclasses.replace(RECIPE, compile=True)),
     )
     plain.run()
     compiled.run()

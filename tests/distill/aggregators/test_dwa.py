@@ -65,6 +65,15 @@ def golden_no_ratio(make: Callable[..., Aggregator]) -> None:
     torch.testing.assert_close(aggregator(losses_of(1.0, 1.0, 1.0)).weights.tolist(), [1.0, 1.0, 1.0])
 
 
+def golden_waiting(make: Callable[..., Aggregator]) -> None:
+    # The first loss is 0 in half of an epoch: its mean is of the other half, 4, and 2 in the next one: r = (1/2, 1).
+    aggregator = connected(make(), 2)
+    run_epoch(aggregator, (0.0, 3.0), (4.0, 3.0))
+    run_epoch(aggregator, (2.0, 3.0), (2.0, 3.0))
+    share = 1 / (1 + math.exp(0.25))
+    torch.testing.assert_close(aggregator(losses_of(1.0, 1.0)).weights.tolist(), [2 * share, 2 - 2 * share])
+
+
 def golden_mean_over_ranks(make: Callable[..., Aggregator]) -> None:
     # This rank sees no change; the mean over all ranks of the first loss halves: r = (1/2, 1) as above.
     aggregator = connected(make(), 2)
@@ -75,7 +84,16 @@ def golden_mean_over_ranks(make: Callable[..., Aggregator]) -> None:
     torch.testing.assert_close(aggregator(losses_of(1.0, 1.0)).weights.tolist(), [2 * share, 2 - 2 * share])
 
 
-GOLDENS = {"DWA": (golden_ratios, golden_first_epochs, golden_task, golden_no_ratio, golden_mean_over_ranks)}
+GOLDENS = {
+    "DWA": (
+        golden_ratios,
+        golden_first_epochs,
+        golden_task,
+        golden_no_ratio,
+        golden_waiting,
+        golden_mean_over_ranks,
+    )
+}
 
 
 def test_equals_an_independent_implementation_epoch_by_epoch() -> None:
@@ -140,6 +158,7 @@ MUTANTS = {
         ("self._sum / self._count.clamp_min(1)", "self._sum"),
         ("(self._older > 0) & (self._newer > 0)", "self._older > 0"),
         ("(self._older > 0) & (self._newer > 0)", "self._newer > 0"),
+        ("mean != 0", "mean == mean"),
         ("distributed.mean(values)", "values.detach()"),
         ("alpha_distill=self.alpha_distill)", "alpha_distill=1.0)"),
         ("weights[0] * losses.task", "losses.task", "distill.aggregators.with_task"),

@@ -37,9 +37,15 @@ def golden_weights(make: Callable[..., Aggregator]) -> None:
 
 
 def golden_epsilon(make: Callable[..., Aggregator]) -> None:
-    # z = (1/2, 1/2), L + 1 = (1, 4): shares of (1, 1/4) are (4/5, 1/5).
+    # z = (1/2, 1/2), L + 1 = (2, 4): shares of (1/2, 1/4) are (2/3, 1/3).
     aggregator = connected(make(epsilon=1.0), 2)
-    torch.testing.assert_close(aggregator(losses_of(0.0, 3.0)).weights.tolist(), [0.8, 0.2])
+    torch.testing.assert_close(aggregator(losses_of(1.0, 3.0)).weights.tolist(), [2 / 3, 1 / 3])
+
+
+def golden_zero(make: Callable[..., Aggregator]) -> None:
+    # A loss of 0 takes nothing: of (0, 2, 2) the others share all; where all are 0, so are the weights.
+    torch.testing.assert_close(connected(make(), 3)(losses_of(0.0, 2.0, 2.0)).weights.tolist(), [0.0, 0.5, 0.5])
+    assert connected(make(), 2)(losses_of(0.0, 0.0)).weights.tolist() == [0.0, 0.0]
 
 
 def golden_steps(make: Callable[..., Aggregator]) -> None:
@@ -103,6 +109,7 @@ GOLDENS = {
     "FAMO": (
         golden_weights,
         golden_epsilon,
+        golden_zero,
         golden_steps,
         golden_size_of_a_slope,
         golden_decay,
@@ -144,7 +151,7 @@ def test_weights_stay_within_their_sum(values: tuple[float, ...]) -> None:
     for _ in range(300):
         weights = aggregator(losses_of(*values)).weights
         aggregator.after_step(torch.tensor([values[0], values[1] * 0.5], dtype=torch.float64))
-        assert weights.sum().item() == pytest.approx(0.5)
+        assert weights.sum().item() == pytest.approx(0.5 if any(values) else 0.0)
         assert ((weights >= 0) & (weights <= 0.5)).all()
     assert logits_of(aggregator).isfinite().all()
 
@@ -182,8 +189,10 @@ MUTANTS = {
     "FAMO": [
         ("/ (mean + self.epsilon)", "* (mean + self.epsilon)"),
         ("/ (mean + self.epsilon)", "/ mean"),
+        (" * (mean > 0)", ""),
+        (".clamp_min(torch.finfo(shares.dtype).tiny)", ""),
         ("self.alpha_distill * shares", "shares"),
-        ("/ shares.sum()", "/ 1.0"),
+        ("/ shares.sum().clamp", "/ torch.ones_like(mean).clamp"),
         ("distributed.mean(losses.paths)", "losses.paths.detach()"),
         ("            self._before.copy_(mean)\n", "            pass\n"),
         ("self._before + self.epsilon).log() - (", "self._before + self.epsilon).log() + ("),

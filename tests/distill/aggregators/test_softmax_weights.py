@@ -51,14 +51,23 @@ def golden_entropy(make: Callable[..., Aggregator]) -> None:
 
 
 def golden_epsilon(make: Callable[..., Aggregator]) -> None:
-    # p = (1/2, 1/2), L + 1 = (1, e): f_1 - f_2 = -1, slope 1/4 (f_1 - f_2).
+    # p = (1/2, 1/2), L + 1 = (2, 2 e): f_1 - f_2 = -1, slope 1/4 (f_1 - f_2).
     aggregator = connected(make(epsilon=1.0), 2)
     set_scalars(aggregator, 0.0, 0.0)
-    aggregator(losses_of(0.0, math.e - 1)).total.backward()
+    aggregator(losses_of(1.0, 2 * math.e - 1)).total.backward()
     torch.testing.assert_close(next(aggregator.parameters()).grad.tolist(), [-0.25, 0.25])
 
 
-GOLDENS = {"SoftmaxWeights": (golden_shares, golden_entropy, golden_epsilon)}
+def golden_zero(make: Callable[..., Aggregator]) -> None:
+    # p = 1/3 each; L = (0, e^4, e^2): the first counts as e^3: f - mean f = (0, 1, -1), slopes a third of that.
+    aggregator = connected(make(epsilon=1e-12), 3)
+    set_scalars(aggregator, 0.0, 0.0, 0.0)
+    aggregator(losses_of(0.0, math.exp(4), math.exp(2))).total.backward()
+    slopes = torch.tensor([0.0, 1 / 3, -1 / 3], dtype=torch.float64)
+    torch.testing.assert_close(next(aggregator.parameters()).grad, slopes)
+
+
+GOLDENS = {"SoftmaxWeights": (golden_shares, golden_entropy, golden_epsilon, golden_zero)}
 
 
 def settle(aggregator: SoftmaxWeights, *values: float, steps: int = 2000) -> Tensor:
@@ -135,8 +144,10 @@ MUTANTS = {
         ("(own - own.detach())", "own"),
         ("(own - own.detach())", "(own.detach() - own)"),
         ("distributed.mean(paths)", "paths.detach()"),
-        ("distributed.mean(paths) + self.epsilon", "distributed.mean(paths)"),
-        ("+ self.epsilon).log()", "+ self.epsilon)"),
+        ("(mean + self.epsilon)", "mean"),
+        ("(mean + self.epsilon).log()", "(mean + self.epsilon)"),
+        ("torch.where(known, logs, logs.sum() / known.sum().clamp_min(1))", "logs"),
+        ("/ known.sum().clamp_min(1)", "/ len(paths)"),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""
