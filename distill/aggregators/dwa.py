@@ -30,7 +30,7 @@ class DWA(Aggregator):
     mean of 0 or below has no ratio, and counts as unchanged: ``r_i = 1``. Weights lie between 0 and
     ``alpha_distill * n`` whatever the losses do. Costs one small all-reduce a step.
 
-    Source: Liu et al. 2019 (arXiv:1803.10704), equation 7.
+    Source: Liu et al. 2019 (arXiv:1803.10704), section on dynamic weight average.
 
     Args:
         alpha_distill: mean weight of the paths, at least 0.

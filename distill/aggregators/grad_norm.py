@@ -41,14 +41,14 @@ class GradNorm(Aggregator):
     ``alpha_distill * n`` whatever the losses do. A look costs a backward pass a loss and one for the task, as deep as
     the scope, and memory for as many gradients.
 
-    Source: Chen et al. 2018 (arXiv:1711.02257), equations 2 and 3, algorithm 1. Departures: the task keeps weight 1
+    Source: Chen et al. 2018 (arXiv:1711.02257), algorithm 1. Departures: the task keeps weight 1
     unless ``include_task``; Adam of its own, as a step in proportion to ``g_i`` diverges where losses are large; looks
     every ``every`` steps; a weight is kept above 0.
 
     Args:
         alpha_distill: mean weight of the paths, at least 0.
-        alpha: how much harder those that lag behind pull, at least 0; 1.5 as in the paper's first experiments.
-            0: all alike.
+        alpha: how much harder those that lag behind pull, at least 0; 1.5 is the paper's choice for
+            scenes (NYUv2). 0: all alike.
         scope: the parameters whose gradients count: the student's ``last`` stage, or ``all``.
         every: batches from one look to the next, at least 1.
         learning_rate: of the weights, above 0.
