@@ -32,7 +32,7 @@ class GradNorm(Aggregator):
         r_i = (M_i / F_i) / mean of (M_j / F_j)                        relative inverse training rate
         descended by w: sum of |w_i g_i - T_i|,   T_i = (mean of w_j g_j) * r_i ** alpha, a constant
 
-    by one step of Adam every ``every`` batches, after which the weights are scaled to add up to ``n``, and start to
+    by one step of Adam every ``every`` steps, after which the weights are scaled to add up to ``n``, and start to
     count with the next batch. All gradients of a look are means over the ranks, those of the whole batch.
 
     A loss without a gradient in these parameters is left out of the means, and its weight moves with the sum alone; one
@@ -50,7 +50,7 @@ class GradNorm(Aggregator):
         alpha: how much harder those that lag behind pull, at least 0; 1.5 is the paper's choice for
             scenes (NYUv2). 0: all alike.
         scope: the parameters whose gradients count: the student's ``last`` stage, or ``all``.
-        every: batches from one look to the next, at least 1.
+        every: steps from one look to the next, at least 1; with accumulation, all batches of such a step are looked at.
         learning_rate: of the weights, above 0.
         include_task: whether the task is one of the ``n`` losses, as in the paper; ``alpha_distill`` never
             multiplies its weight.
