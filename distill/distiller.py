@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from distill import distributed
 from distill.aggregators import Aggregator, Losses
 from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
 from distill.batch import Batch, Samples
 from distill.counter_random import derive_seed
 from distill.gradient_scope import Scope
 from distill.paths import Path, Target
+from distill.random_state import random_state, set_random_state
 from distill.taps import Probe, Tap, TapReader, probe
 from distill.tasks import Task
 from distill.teacher import Teacher
@@ -169,30 +172,49 @@ class Distiller(nn.Module):
             targets: what :meth:`targets` returned for the same samples; empty without paths.
             look: where each path's gradient is to be compared with the task's; ``None``: nowhere.
         """
-        batch = replace(batch, progress=self._progress)
         sources: dict[str, Tensor] = {}
+        task, layers = self._losses(batch, targets, sources)
+        keyed = self.aggregator.sums(layers, like=task)
+        places = [sources[name] for name in self._places]
+        gradients = {scope: self._gradients(scope, task, keyed, places) for scope in self._needs.gradients}
+        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, self._progress, gradients))
+        weights = self.aggregator.spread(aggregate.weights)
+        products = None if look is None else self._look(look, task, layers, sources)
+        return Step(aggregate.total, task, _stack(layers, like=task), weights, products)
+
+    @torch.no_grad()
+    def look_again(self, batch: Batch, targets: Mapping[str, Target]) -> Tensor:
+        """Return what the aggregator's losses ``[key]`` of a batch are by now, means over the ranks; leave no trace.
+
+        The models run as in the training, with the batch's own statistics in BatchNorm, and dropout draws; but all
+        buffers (running statistics, memories of samples) and random generators are left as they were. That takes a
+        copy of the buffers.
+
+        Args:
+            batch: the samples.
+            targets: what :meth:`targets` returned for the same samples.
+        """
+        with _untouched(self):
+            task, layers = self._losses(batch, targets, {})
+        return distributed.mean(self.aggregator.sums(layers, like=task))
+
+    def _losses(
+        self, batch: Batch, targets: Mapping[str, Target], sources: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss of the task and those of all layers; put the activations where paths act into ``sources``."""
+        batch = replace(batch, progress=self._progress)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output, taps = self._reader(batch.images, sources)
         task = self.task.loss(output, batch)
         losses = {name: self._path_losses(name, taps, targets[name], batch) for name in self._paths}
-        layers = [losses[name][layer] for name, names in self.layers.items() for layer in names]
-        keyed = self.aggregator.sums(layers, like=task)
-        gradients = {
-            scope: self._gradients(scope, task, keyed, [sources[name] for name in self._places])
-            for scope in self._needs.gradients
-        }
-        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, batch.progress, gradients))
-        weights = self.aggregator.spread(aggregate.weights)
-        products = None if look is None else self._look(look, task, losses, sources)
-        return Step(aggregate.total, task, _stack(layers, like=task), weights, products)
+        return task, [losses[name][layer] for name, names in self.layers.items() for layer in names]
 
-    def _look(
-        self, scope: Scope, task: Tensor, losses: Mapping[str, Mapping[str, Tensor]], sources: Mapping[str, Tensor]
-    ) -> Tensor:
+    def _look(self, scope: Scope, task: Tensor, layers: Sequence[Tensor], sources: Mapping[str, Tensor]) -> Tensor:
         """Return each path's gradient against the task's, ``[path, 3]``."""
-        sums = _stack([torch.stack(list(layers.values())).sum() for layers in losses.values()], like=task)
-        places = [sources[self._path_places[name]] for name in losses]
-        return self._gradients(scope, task, sums, places).against_task()
+        remaining = iter(layers)
+        sums = [torch.stack([next(remaining) for _ in names]).sum() for names in self.layers.values()]
+        places = [sources[self._path_places[name]] for name in self.layers]
+        return self._gradients(scope, task, _stack(sums, like=task), places).against_task()
 
     def _gradients(self, scope: Scope, task: Tensor, paths: Tensor, places: Sequence[Tensor]) -> Gradients:
         """Return the gradients of task and paths; nothing is computed before somebody asks."""
@@ -208,6 +230,24 @@ class Distiller(nn.Module):
     def close(self) -> None:
         """Remove all hooks from the student, which is then the plain model again."""
         self._reader.close()
+
+
+@contextlib.contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Put all buffers and random generators back to what they were before."""
+    drawn = random_state()
+    kept = [
+        (owner, name, buffer, buffer.clone())
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for owner, name, buffer, value in kept:
+            buffer.copy_(value)
+            setattr(owner, name, buffer)
+        set_random_state(drawn)
 
 
 def last_parameters(student: nn.Module, stage: str) -> list[nn.Parameter]:

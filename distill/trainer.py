@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from distill.finite_check import FiniteCheck
 from distill.gradient_scope import Scope
 from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
+from distill.paths import Target
 from distill.recorder import Recorder
 from distill.targets import TargetSource
 from distill.teacher import Teacher
@@ -191,7 +193,8 @@ class Trainer:
         steps = []
         for number, batch in enumerate(batches, start=1):
             with self._gradient_sync(number == len(batches)):
-                step = self._losses(batch, self._looks_at(number))
+                targets = self.targets.targets(batch)
+                step = self._losses(batch, targets, self._looks_at(number))
                 self._finite.add(step, step=self.state.step, epoch=self.state.epoch + 1)
                 total = step.total / len(batches) if len(batches) > 1 else step.total
                 total.backward()  # type: ignore[no-untyped-call]
@@ -199,7 +202,7 @@ class Trainer:
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._clipped_parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        self.distiller.aggregator.after_step()
+        self.distiller.aggregator.after_step(self._look_again(batches[-1], targets))
         if self.scheduler is not None and self.recipe.scheduler_step == "batch":
             self.scheduler.step()
         if len(steps) == 1:
@@ -214,10 +217,16 @@ class Trainer:
         diagnosis = self.recipe.diagnosis
         return diagnosis.scope if diagnosis and number == 1 and diagnosis.is_due(self.state.step) else None
 
-    def _losses(self, batch: Batch, look: Scope | None) -> Step:
+    def _losses(self, batch: Batch, targets: Mapping[str, Target], look: Scope | None) -> Step:
         # Without what it brought along, so that a compiled module sees batches of one kind, stored targets or not.
-        step: Step = self._module(replace(batch, targets={}), self.targets.targets(batch), look)
+        step: Step = self._module(replace(batch, targets={}), targets, look)
         return step
+
+    def _look_again(self, batch: Batch, targets: Mapping[str, Target]) -> Tensor | None:
+        """Return the losses of a batch after the step that it led to, where the aggregator wants them."""
+        if not self.distiller.aggregator.needs.second_look:
+            return None
+        return self.distiller.look_again(replace(batch, targets={}), targets)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Let DDP reduce gradients only with the last of the accumulated batches."""
@@ -262,7 +271,7 @@ class Trainer:
         if self.host.world_size == 1:
             return False
         mode = self.distiller.training
-        state = {name: value.clone() for name, value in self.distiller.state_dict().items()}
+        state = copy.deepcopy(self.distiller.state_dict())  # of tensors, and of whatever modules keep beside them
         self.distiller.train()
         batch = next(iter(self.loaders.train.epoch(0)))
         self.distiller(batch, self.targets.targets(batch)).total.backward()

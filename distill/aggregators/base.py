@@ -126,7 +126,8 @@ class Aggregator(nn.Module, ABC):
         """
         if negative and not self.accepts_negative:
             raise ValueError(
-                f"{type(self).__name__} sends the weight of a loss below zero to infinity (its optimum is log(loss)), "
+                f"{type(self).__name__} takes losses from zero up: below, a logarithm or a ratio of losses has no "
+                "meaning and can send a weight to infinity, "
                 f"and these paths can be negative: {', '.join(negative)}; use Equal or Fixed for them"
             )
         owners = [path for path, names in layers.items() for _ in names]

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from functools import partial
 
@@ -5,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from distill.aggregators import Adaptive, Equal, LogSum, Replay
+from distill.aggregators import DWA, FAMO, Adaptive, Equal, GradNorm, LogSum, RandomWeights, Replay
+from distill.aggregators.modifiers import CosineGate
+from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
 from distill.distiller import Distiller
@@ -116,7 +119,20 @@ class Stopping(LocalHost):
         return len(self.history) >= self.after
 
 
-@pytest.mark.parametrize("make_aggregator", [Equal, Adaptive, partial(Adaptive, "layer"), LogSum])
+@pytest.mark.parametrize(
+    "make_aggregator",
+    [
+        Equal,
+        Adaptive,
+        partial(Adaptive, "layer"),
+        partial(Adaptive, initial="log_loss"),
+        LogSum,
+        FAMO,
+        DWA,
+        RandomWeights,
+        partial(GradNorm, every=3),
+    ],
+)
 def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make_aggregator):
     make = partial(make_trainer, make_loader, paths=None, dropout=True, config_hash="same")
     whole = make(aggregator=make_aggregator())
@@ -153,6 +169,83 @@ def test_a_memory_of_the_samples_stops_and_resumes_with_the_run(make_loader, tmp
     assert {**resumed.run(), "minutes": 0} == {**expected, "minutes": 0}
     for name, value in whole.distiller.state_dict().items():
         assert torch.equal(value, resumed.distiller.state_dict()[name]), name
+
+
+def test_the_trial_for_unused_parameters_leaves_the_state_as_it_was(make_loader):
+    # The trial's batch must not count as the first one, and not all state is tensors.
+    trainer = make_trainer(make_loader, aggregator=Adaptive(initial="log_loss", modifiers=[CosineGate()]))
+    before = copy.deepcopy(trainer.distiller.state_dict())
+    trainer.host.world_size = 2
+    assert not trainer._has_unused_parameters()
+    after = trainer.distiller.state_dict()
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) if isinstance(value, torch.Tensor) else value == after[name], name
+
+
+class Looking(Equal):
+    """Wants losses looked at again, and keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.again = [], []
+
+    @property
+    def own_needs(self):
+        return Needs(second_look=True)
+
+    def forward(self, losses):
+        self.before.append(losses.paths.detach())
+        return super().forward(losses)
+
+    def after_step(self, again=None):
+        self.again.append(again)
+
+
+def crd_trainer(make_loader, aggregator, **options):
+    paths = {"contrast": CRD(num_negatives=8), "soft_target": SoftTarget()}
+    samples = Samples(torch.arange(64), torch.arange(64) % 4)
+    return make_trainer(make_loader, aggregator=aggregator, paths=paths, samples=samples, dropout=True, **options)
+
+
+def test_a_second_look_leaves_no_trace(make_loader):
+    # Running statistics, a memory of samples, dropout's generator: a training is bit for bit the same without the look.
+    looking, plain = crd_trainer(make_loader, Looking()), crd_trainer(make_loader, Equal())
+    results = []
+    for trainer in (looking, plain):
+        torch.manual_seed(3)
+        results.append({**trainer.run(), "minutes": 0})
+    assert results[0] == results[1]
+    buffers = dict(plain.distiller.named_buffers())
+    for name, value in looking.distiller.named_buffers():
+        assert torch.equal(value, buffers[name]), name
+    for name, value in looking.distiller.state_dict().items():
+        assert torch.equal(value, plain.distiller.state_dict()[name]), name
+    aggregator = looking.distiller.aggregator
+    assert len(aggregator.again) == len(aggregator.before) == 12
+    for before, again in zip(aggregator.before, aggregator.again, strict=True):
+        assert again.shape == before.shape
+        assert not again.requires_grad
+        assert not torch.equal(before, again)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_second_look_sees_the_last_batch_of_the_step(make_loader, accumulate):
+    # At a learning rate of 0 nothing changes: the second look at a batch finds what the first one did.
+    recipe = dataclasses.replace(
+        RECIPE, optimizer=optimizer_maker(torch.optim.SGD, {"lr": 0.0}), scheduler=None, accumulate=accumulate, epochs=1
+    )
+    trainer = make_trainer(make_loader, aggregator=Looking(), recipe=recipe)
+    trainer.run()
+    aggregator = trainer.distiller.aggregator
+    last = aggregator.before[accumulate - 1 :: accumulate]
+    assert len(last) == 4 // accumulate
+    assert all(torch.equal(before, again) for before, again in zip(last, aggregator.again, strict=True))
+
+
+def test_without_the_need_nobody_looks_again(make_loader, monkeypatch):
+    monkeypatch.setattr(Distiller, "look_again", None)
+    make_trainer(make_loader, aggregator=Equal(), recipe=dataclasses.replace(RECIPE, epochs=1)).run()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(make_loader, tmp_path):
@@ -267,15 +360,16 @@ def test_without_validation_there_are_no_validation_metrics(make_loader):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, monkeypatch):
+@pytest.mark.parametrize("make_aggregator", [Adaptive, partial(Adaptive, initial="log_loss"), FAMO])
+def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, monkeypatch, make_aggregator):
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     plain, compiled = (
-        make_trainer(make_loader),
-        make_trainer(make_loader, recipe=dataclasses.replace(RECIPE, compile=True)),
+        make_trainer(make_loader, aggregator=make_aggregator()),
+        make_trainer(make_loader, aggregator=make_aggregator(), recipe=dataclasses.replace(RECIPE, compile=True)),
     )
     plain.run()
     compiled.run()

@@ -13,7 +13,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distill.aggregators import Adaptive, Aggregator, Equal, LogSum
+from distill.aggregators import FAMO, Adaptive, Aggregator, Equal, GradNorm, LogSum
 from distill.batch import Batch
 from distill.distiller import Distiller
 from distill.models import ResNet8
@@ -28,6 +28,9 @@ AGGREGATORS = {
     "adaptive": lambda: Adaptive(max_weight=None),
     "layer-wise": lambda: Adaptive("layer", max_weight=None),
     "log-sum": lambda: LogSum("layer"),
+    "from the first losses": lambda: Adaptive(initial="log_loss"),
+    "looking again": FAMO,
+    "by gradients": lambda: GradNorm(every=1, include_task=True),
 }
 NUM_STEPS = 3
 
@@ -97,11 +100,15 @@ def train(aggregator: Aggregator, part: slice, *, with_batchnorm: bool) -> dict[
     weights = []
     for step in range(NUM_STEPS):
         batch = share(samples(step), part)
-        result = module(batch, distiller.targets(teacher(batch.images)))
+        distiller.advance(step / NUM_STEPS)
+        targets = distiller.targets(teacher(batch.images))
+        result = module(batch, targets)
         optimizer.zero_grad()
         result.total.backward()
         first = first or gradients(distiller)
         optimizer.step()
+        if aggregator.needs.second_look:
+            aggregator.after_step(distiller.look_again(batch, targets))
         weights.append(result.weights)
     return {"first": first, "weights": torch.stack(weights), "parameters": dict(distiller.named_parameters())}
 

@@ -54,8 +54,14 @@ EXAMPLES: dict[str, Example] = {
     ),
     "Replay": Example(files={"file": write_record}),
     "Single": Example({"weight": 0.1}, {"soft_target": ("logits",)}),
+    "GradNorm": Example({"every": 1}),
+    "Adaptive from its first losses": Example({"initial": "log_loss"}),
+    "DWA with the task": Example({"include_task": True}),
+    "GradNorm with the task": Example({"include_task": True, "every": 2, "scope": "all"}),
+    "RandomWeights with the task": Example({"include_task": True}),
+    "UncertaintyWeighting with the task": Example({"include_task": True, "initial": "log_loss"}),
 }
-"""The aggregators that need arguments, or refuse two paths."""
+"""The aggregators that need arguments, refuse two paths, or are there once more with other options."""
 
 
 ONE = ("Single",)
@@ -71,8 +77,11 @@ MODIFIED: dict[str, tuple[str, Callable[[], list[Modifier]]]] = {
         "Equal",
         lambda: [CosineGate("all", 1, form="weighted"), Bound(0.5), Ramp(), Normalize(3)],
     ),
+    "FAMO with a bound": ("FAMO", lambda: [Bound(growth=1.1, over=1)]),
+    "Adaptive from its first losses": ("Adaptive", list),
+    **{f"{name} with the task": (name, list) for name in ("DWA", "GradNorm", "RandomWeights", "UncertaintyWeighting")},
 }
-"""Aggregators with modifiers that take part in the tests of the family."""
+"""Aggregators with modifiers, or with other options, that take part in the tests of the family."""
 
 OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
     "Chebyshev of losses as they are": ("Chebyshev", {"relative": False}),

@@ -22,15 +22,28 @@ from aggregator_cases import (
 from torch import Tensor, nn
 
 from distill import aggregators
-from distill.aggregators import Adaptive, AdaptivePaper, Aggregator, Equal, Fixed, LogSum, Losses
+from distill.aggregators import (
+    DWA,
+    Adaptive,
+    AdaptivePaper,
+    Aggregator,
+    Equal,
+    Fixed,
+    GradNorm,
+    LogSum,
+    Losses,
+    RandomWeights,
+    SoftmaxWeights,
+    UncertaintyWeighting,
+)
 
 NAMES = sorted(aggregators.__all__)
 
 every_aggregator = pytest.mark.parametrize("variant", variants())
 
 
-def test_registry_is_sorted_and_makes_aggregators_alone() -> None:
-    assert aggregators.__all__ == sorted(aggregators.__all__)
+def test_registry_names_each_once_and_makes_aggregators_alone() -> None:
+    assert len(set(NAMES)) == len(NAMES)
     assert all(isinstance(example(variant), Aggregator) for variant in variants())
 
 
@@ -148,6 +161,32 @@ def test_bfloat16_autocast_changes_nothing(variant: str) -> None:
     assert torch.equal(inside.weights, outside.weights)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("variant", [variant for variant in variants() if not example(variant).needs.gradients])
+def test_compiles_to_one_graph_that_computes_the_same(variant: str) -> None:
+    plain, other = example(variant), example(variant)
+    torch._dynamo.reset()
+
+    def combine(task: Tensor, paths: Tensor, progress: Tensor) -> tuple[Tensor, Tensor]:
+        aggregate = other.combine(Losses(task, paths, other.keys, progress))
+        return aggregate.total, aggregate.weights
+
+    compiled = torch.compile(combine, backend="aot_eager", fullgraph=True)
+    for step in range(3):
+        losses = losses_for(plain, seed=step, dtype=torch.float32)
+        task, paths, progress = losses.task.detach(), losses.paths.detach(), torch.tensor(step / 3)
+        for aggregator in (plain, other):
+            aggregator.advance(step / 3)
+        total, weights = compiled(task, paths, progress)
+        wanted = plain.combine(Losses(task, paths, plain.keys, progress))
+        torch.testing.assert_close(total, wanted.total)
+        torch.testing.assert_close(weights, wanted.weights)
+        for aggregator in (plain, other):
+            aggregator.after_step(paths / 2)
+            aggregator.after_epoch()
+    torch._dynamo.reset()
+
+
 @every_aggregator
 def test_paths_that_can_be_negative_are_taken_or_refused_as_declared(variant: str) -> None:
     aggregator = example(variant)
@@ -163,7 +202,22 @@ def test_paths_that_can_be_negative_are_taken_or_refused_as_declared(variant: st
     assert "use Equal or Fixed" in message
 
 
-@pytest.mark.parametrize("make", [Adaptive, AdaptivePaper, Equal, LogSum, lambda: Fixed({})])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Adaptive,
+        lambda: Adaptive(initial="log_loss"),
+        AdaptivePaper,
+        DWA,
+        Equal,
+        lambda: Fixed({}),
+        GradNorm,
+        LogSum,
+        RandomWeights,
+        SoftmaxWeights,
+        UncertaintyWeighting,
+    ],
+)
 def test_without_paths_the_task_is_all(make: Callable[[], Aggregator]) -> None:
     aggregator = connected(make(), 0)
     task = torch.tensor(2.5, requires_grad=True)
