@@ -6,7 +6,9 @@ from distill.aggregators.base import Aggregator as Aggregator
 from distill.aggregators.base import Losses as Losses
 from distill.aggregators.equal import Equal
 from distill.aggregators.fixed import Fixed
+from distill.aggregators.gradient_balance import GradientBalance
+from distill.aggregators.gradient_direction import GradientDirection
 from distill.aggregators.log_sum import LogSum
 from distill.aggregators.single import Single
 
-__all__ = ["Adaptive", "AdaptivePaper", "Equal", "Fixed", "LogSum", "Single"]
+__all__ = ["Adaptive", "AdaptivePaper", "Equal", "Fixed", "GradientBalance", "GradientDirection", "LogSum", "Single"]

@@ -37,9 +37,35 @@ EXAMPLES: dict[str, Example] = {
     "Fixed by layer": Example(
         {"weights": {"attention.layer1": 1000.0, "attention.layer2": 10.0, "soft_target.logits": 0.1}}
     ),
+    "GradientBalance": Example({"method": "PCD"}),
+    "GradientDirection": Example({"method": "ConFIG"}),
     "Single": Example({"weight": 0.1}, {"soft_target": ("logits",)}),
 }
 """The aggregators that need arguments, or refuse two paths."""
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"GradientBalance by {method}": ("GradientBalance", {"method": method, **options})
+        for method, options in {
+            "AlignedMTL": {},
+            "ExcessMTL": {"options": {"n_warmup_steps": 2}},
+            "FairGrad": {"options": {"alpha": 1.0}, "normalize_rows": True},
+            "GradVac": {"seed": 3},
+            "IMTLG": {},
+            "Krum": {"options": {"n_byzantine": 0, "n_selected": 2}, "scope": "all"},  # one of two: a tie
+            "MGDA": {"normalize_rows": True},
+            "PCGrad": {"every": 2},
+        }.items()
+    },
+    **{
+        f"GradientDirection by {method}": ("GradientDirection", {"method": method, **options})
+        for method, options in {
+            "GradDrop": {"seed": 3, "options": {"leak": [0.5, 0.0, 0.1]}},
+            "TrimmedMean": {"options": {"trim_number": 1}, "normalize_rows": True},
+        }.items()
+    },
+}
+"""More examples of aggregators that are several in one; all that need no solver beyond what a test environment has."""
 
 
 ONE = ("Single",)
@@ -60,12 +86,13 @@ MODIFIED: dict[str, tuple[str, Callable[[], list[Modifier]]]] = {
 
 
 def variants() -> list[str]:
-    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and the modified ones."""
+    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, the modified ones,
+    and METHODS."""
     names = sorted(aggregators.__all__)
     by_layer = [
         name for name in names if "granularity" in schema(getattr(aggregators, name)).options and name not in ONE
     ]
-    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED]
+    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED, *METHODS]
 
 
 def example(variant: str) -> Aggregator:
@@ -73,6 +100,9 @@ def example(variant: str) -> Aggregator:
     name, by_layer, _ = variant.partition(" by layer")
     name, modifiers = MODIFIED.get(name, (name, list))
     given = EXAMPLES.get(variant, EXAMPLES.get(name, Example()))
+    if variant in METHODS:
+        name, method = METHODS[variant]
+        given = Example(method)
     options = {**given.options, **({"granularity": "layer"} if by_layer else {})}
     if modifiers is not list:
         options["modifiers"] = modifiers()
@@ -93,12 +123,18 @@ def gradients_of(task: Tensor, paths: Tensor, parameters: Sequence[Tensor], plac
 def losses_with_gradients(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:
     """Return losses that depend on four shared numbers."""
     generator = torch.Generator().manual_seed(len(values))
-    shared = torch.zeros(4, dtype=dtype, requires_grad=True)
     slopes = torch.randn(1 + len(values), 4, generator=generator, dtype=torch.float64).to(dtype)
-    levels = torch.tensor([task, *values], dtype=dtype) + slopes @ shared
+    return losses_with_rows(slopes, *values, task=task)[0]
+
+
+def losses_with_rows(rows: Tensor, *values: float, task: float = 1.0) -> tuple[Losses, Tensor]:
+    """Return losses (each 1 where no values are given) with these gradients ``[1 + key, number]``, and the numbers."""
+    values = values or (1.0,) * (len(rows) - 1)
+    shared = torch.zeros(rows.shape[1], dtype=rows.dtype, requires_grad=True)
+    levels = torch.tensor([task, *values], dtype=rows.dtype) + (rows * shared).sum(dim=1)
     own, paths = levels[0], levels[1:]
     keys = tuple(f"key{index}" for index in range(len(values)))
-    return Losses(own, paths, keys, 0.0, gradients_of(own, paths, [shared], shared))
+    return Losses(own, paths, keys, 0.0, gradients_of(own, paths, [shared], shared)), shared
 
 
 def losses_of(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:
