@@ -13,7 +13,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distill.aggregators import Adaptive, Aggregator, Equal, LogSum
+from distill.aggregators import Adaptive, Aggregator, Equal, GradientBalance, GradientDirection, LogSum
 from distill.batch import Batch
 from distill.distiller import Distiller
 from distill.models import ResNet8
@@ -28,6 +28,9 @@ AGGREGATORS = {
     "adaptive": lambda: Adaptive(max_weight=None),
     "layer-wise": lambda: Adaptive("layer", max_weight=None),
     "log-sum": lambda: LogSum("layer"),
+    "gradients last": lambda: GradientBalance("PCD", {"tau": 0.1}),
+    "gradients all": lambda: GradientBalance("PCD", {"tau": 0.1}, "all"),
+    "direction": lambda: GradientDirection("GradDrop", scope="all"),
 }
 NUM_STEPS = 3
 
@@ -97,6 +100,7 @@ def train(aggregator: Aggregator, part: slice, *, with_batchnorm: bool) -> dict[
     weights = []
     for step in range(NUM_STEPS):
         batch = share(samples(step), part)
+        distiller.advance(step / NUM_STEPS)
         result = module(batch, distiller.targets(teacher(batch.images)))
         optimizer.zero_grad()
         result.total.backward()
