@@ -34,11 +34,14 @@ class GradientBalance(GradientMethod):
       picks what agrees with the others.
 
     Cost: a backward pass as deep as the scope for the task and for each path, and memory for as many gradients, every
-    ``every`` steps; the solvers take at most milliseconds. ``ExcessMTL`` keeps one number a parameter and row, in
-    checkpoints as well. Where a gradient is not finite the weights are not either, so that the step fails by name, and
-    the method never hears of it; where all gradients are zero, or between two looks, the last weights hold (1 before
-    the first). Under gradient accumulation each batch is looked at. CAGrad, DualProj, NashMTL and UPGrad need solvers:
-    ``pip install 'distillery[gradient]'``.
+    ``every`` steps. A GPU waits for the solvers, which take about a millisecond for five paths, but NashMTL ten, and
+    FairGrad up to a hundred where gradients differ a millionfold in length. ``ExcessMTL`` keeps one number a parameter
+    and row, in checkpoints as well.
+
+    Where a gradient is not finite the weights are not either, so that the step fails by name, and the method never
+    hears of it; where all gradients are zero, or between two looks, the last weights hold (1 before the first). Under
+    gradient accumulation each batch is looked at. CAGrad, DualProj, NashMTL and UPGrad need solvers, which ``pip
+    install 'distillery[gradient]'`` brings (that of NashMTL below Python 3.13).
 
     Source: torchjd (Quinton and Rey 2024, arXiv:2406.16232), whose classes document the paper of each method; PCD:
     arXiv:2606.29521, MGDA: Sener and Koltun 2018 (arXiv:1810.04650), PCGrad: Yu et al. 2020 (arXiv:2001.06782).

@@ -52,9 +52,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
             "FairGrad": {"options": {"alpha": 1.0}, "normalize_rows": True},
             "GradVac": {"seed": 3},
             "IMTLG": {},
-            "Krum": {"options": {"n_byzantine": 0, "n_selected": 2}, "scope": "all"},  # one of two: a tie
             "MGDA": {"normalize_rows": True},
-            "PCGrad": {"every": 2},
+            "PCGrad": {"every": 2, "scope": "all"},
         }.items()
     },
     **{
@@ -65,7 +64,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         }.items()
     },
 }
-"""More examples of aggregators that are several in one; all that need no solver beyond what a test environment has."""
+"""More examples of aggregators that are several in one; all that need no solver beyond what a test environment has.
+Without Krum: the paths of the tests on several ranks are equally far apart, and rounding decides what it picks."""
 
 
 ONE = ("Single",)
