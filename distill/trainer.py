@@ -88,6 +88,9 @@ class Trainer:
         checkpoints: where to keep checkpoints; ``None`` keeps none. Rank 0 writes.
         config_hash: identifies the configuration; a checkpoint of another one is refused.
         targets: where the paths' targets come from; ``None``: the teacher is asked for every batch.
+
+    Raises:
+        ValueError: an epoch has fewer batches than one step takes, or the aggregator cannot be compiled.
     """
 
     def __init__(
@@ -116,6 +119,11 @@ class Trainer:
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"accumulate must not exceed the {len(loaders.train)} batches of an epoch, found {recipe.accumulate}"
+            )
+        if recipe.compile and distiller.aggregator.uncompilable:
+            raise ValueError(
+                f"compile must be false with {', '.join(distiller.aggregator.uncompilable)}: gradients that are taken "
+                "within the forward pass break the one graph that torch.compile is to make; found true"
             )
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.optimizer = recipe.optimizer(parameter_groups(distiller))

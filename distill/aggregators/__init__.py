@@ -11,6 +11,8 @@ from distill.aggregators.famo import FAMO
 from distill.aggregators.fixed import Fixed
 from distill.aggregators.geometric_mean import GeometricMean
 from distill.aggregators.grad_norm import GradNorm
+from distill.aggregators.gradient_balance import GradientBalance
+from distill.aggregators.gradient_direction import GradientDirection
 from distill.aggregators.initial_loss import InitialLoss
 from distill.aggregators.log_sum import LogSum
 from distill.aggregators.order import Order
@@ -30,6 +32,8 @@ __all__ = [
     "Fixed",
     "GeometricMean",
     "GradNorm",
+    "GradientBalance",
+    "GradientDirection",
     "InitialLoss",
     "LogSum",
     "Order",

@@ -86,6 +86,8 @@ class Aggregator(nn.Module, ABC):
     """Whether the task's loss gets a weight too, instead of 1; an option may decide it."""
     separate: ClassVar[bool] = True
     """Whether the weight of a loss depends on no other loss."""
+    compiles: ClassVar[bool] = True
+    """Whether ``torch.compile`` can make it part of one graph; not where it takes gradients on the way."""
 
     keys: tuple[str, ...] = ()
     _key_of_layer: Tensor  # [layer]
@@ -112,6 +114,11 @@ class Aggregator(nn.Module, ABC):
     def own_needs(self) -> Needs:
         """What the training has to provide for this aggregator alone; most need losses and no more."""
         return Needs()
+
+    @property
+    def uncompilable(self) -> tuple[str, ...]:
+        """Names of what ``torch.compile`` cannot make part of one graph: this aggregator, or modifiers of it."""
+        return tuple(type(part).__name__ for part in (self, *self._modifiers()) if not part.compiles)
 
     def connect(self, layers: Mapping[str, Sequence[str]], negative: Sequence[str] = ()) -> None:
         """Learn which losses will come, and allocate state for them.

@@ -71,7 +71,7 @@ class SharedGradients(Gradients):
         """
         change = direction - self.rows().sum(dim=0)
         flat = torch.cat([parameter.flatten() for parameter in self._parameters])
-        bend = change.to(flat) @ flat
+        bend = (change.to(flat) * flat).sum()  # no product of matrices: autocast would round its gradient
         return bend - bend.detach()
 
     def _row(self, loss: Tensor) -> Tensor:

@@ -6,8 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from distill.aggregators import DWA, FAMO, Adaptive, Equal, GradNorm, LogSum, RandomWeights, Replay
-from distill.aggregators.modifiers import CosineGate
+from distill.aggregators import (
+    DWA,
+    FAMO,
+    Adaptive,
+    Equal,
+    GradientBalance,
+    GradientDirection,
+    GradNorm,
+    LogSum,
+    RandomWeights,
+)
+from distill.aggregators.modifiers import Bound, CosineGate
 from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
@@ -131,6 +141,9 @@ class Stopping(LocalHost):
         DWA,
         RandomWeights,
         partial(GradNorm, every=3),
+        partial(GradientBalance, "PCD", every=3),
+        partial(GradientBalance, "ExcessMTL", granularity="layer"),
+        partial(GradientDirection, "GradDrop", scope="all"),
     ],
 )
 def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make_aggregator):
@@ -145,7 +158,7 @@ def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make
     assert resumed.state.epoch == 1
     result = resumed.run()
     for name, value in whole.distiller.state_dict().items():
-        assert torch.equal(value, resumed.distiller.state_dict()[name]), name
+        torch.testing.assert_close(resumed.distiller.state_dict()[name], value, rtol=0, atol=0, msg=name)
     assert resumed.trajectory.table().equals(whole.trajectory.table())
     assert {**result, "minutes": 0} == {**expected, "minutes": 0}
 
@@ -357,6 +370,46 @@ def test_without_validation_there_are_no_validation_metrics(make_loader):
     assert result["validation"] is None
     assert not any(name.startswith("val/") for name in trainer.host.history[0])
     assert result["test"]["accuracy"] >= 0
+
+
+@pytest.mark.parametrize("scope", ["last", "all"])
+def test_a_run_with_weights_from_gradients_learns(make_loader, scope):
+    host = LocalHost(CPU)
+    trainer = make_trainer(make_loader, aggregator=GradientBalance("PCD", {"tau": 0.1}, scope), host=host)
+    assert trainer.run()["status"] == "finished"
+    assert host.history[-1]["train/loss/task"] < 0.8 * host.history[0]["train/loss/task"]
+    assert host.history[-1]["train/loss/soft_target"] < host.history[0]["train/loss/soft_target"]
+    assert len({report["train/weight/attention"] for report in host.history}) == RECIPE.epochs
+
+
+class TwoRanks(LocalHost):
+    """As if another rank existed, which nobody asks."""
+
+    world_size = 2
+
+
+def test_a_look_for_unused_parameters_leaves_no_trace(make_loader):
+    aggregator = GradientBalance("PCD", modifiers=[CosineGate(every=1, wait=1)])
+    twin = make_trainer(make_loader, aggregator=copy.deepcopy(aggregator))
+    trainer = make_trainer(make_loader, aggregator=aggregator, host=TwoRanks(CPU))
+    assert trainer.distiller.state_dict().keys() == twin.distiller.state_dict().keys()
+    for name, value in twin.distiller.state_dict().items():
+        assert repr(trainer.distiller.state_dict()[name]) == repr(value), name
+
+
+@pytest.mark.parametrize(
+    ("make_aggregator", "names"),
+    [
+        (partial(GradientBalance, "PCD"), "GradientBalance"),
+        (partial(GradientDirection, "ConFIG"), "GradientDirection"),
+        (lambda: LogSum(modifiers=[Bound(1.0), CosineGate()]), "CosineGate"),
+        (lambda: GradientBalance("PCD", modifiers=[CosineGate()]), "GradientBalance, CosineGate"),
+    ],
+)
+def test_what_takes_gradients_on_the_way_is_not_compiled(make_loader, make_aggregator, names):
+    recipe = dataclasses.replace(RECIPE, compile=True)
+    with pytest.raises(ValueError, match=f"compile must be false with {names}: gradients"):
+        make_trainer(make_loader, aggregator=make_aggregator(), recipe=recipe)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,7 +13,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distill.aggregators import FAMO, Adaptive, Aggregator, Equal, GradNorm, LogSum
+from distill.aggregators import FAMO, Adaptive, Aggregator, Equal, GradientBalance, GradientDirection, GradNorm, LogSum
 from distill.batch import Batch
 from distill.distiller import Distiller
 from distill.models import ResNet8
@@ -31,6 +31,9 @@ AGGREGATORS = {
     "from the first losses": lambda: Adaptive(initial="log_loss"),
     "looking again": FAMO,
     "by gradients": lambda: GradNorm(every=1, include_task=True),
+    "gradients last": lambda: GradientBalance("PCD", {"tau": 0.1}),
+    "gradients all": lambda: GradientBalance("PCD", {"tau": 0.1}, "all"),
+    "direction": lambda: GradientDirection("GradDrop", scope="all"),
 }
 NUM_STEPS = 3
 

@@ -24,6 +24,8 @@ class Modifier(nn.Module, ABC):
 
     separate: ClassVar[bool] = True
     """Whether what becomes of a weight depends on no other one."""
+    compiles: ClassVar[bool] = True
+    """Whether ``torch.compile`` can make it part of one graph; not where it takes gradients on the way."""
 
     keys: tuple[str, ...] = ()
 

@@ -54,6 +54,7 @@ class CosineGate(Modifier):
         ValueError: an option is out of bounds.
     """
 
+    compiles = False
     _mean: Tensor  # [key]: sum of (1 - smoothing) * smoothing^age * cosine
     _square: Tensor  # [key]: likewise of squared cosines
     _looks: Tensor  # scalar

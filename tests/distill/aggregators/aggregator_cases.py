@@ -53,6 +53,8 @@ EXAMPLES: dict[str, Example] = {
         {"weights": {"attention.layer1": 1000.0, "attention.layer2": 10.0, "soft_target.logits": 0.1}}
     ),
     "Replay": Example(files={"file": write_record}),
+    "GradientBalance": Example({"method": "PCD"}),
+    "GradientDirection": Example({"method": "ConFIG"}),
     "Single": Example({"weight": 0.1}, {"soft_target": ("logits",)}),
     "GradNorm": Example({"every": 1}),
     "Adaptive from its first losses": Example({"initial": "log_loss"}),
@@ -62,6 +64,30 @@ EXAMPLES: dict[str, Example] = {
     "UncertaintyWeighting with the task": Example({"include_task": True, "initial": "log_loss"}),
 }
 """The aggregators that need arguments, refuse two paths, or are there once more with other options."""
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"GradientBalance by {method}": ("GradientBalance", {"method": method, **options})
+        for method, options in {
+            "AlignedMTL": {},
+            "ExcessMTL": {"options": {"n_warmup_steps": 2}},
+            "FairGrad": {"options": {"alpha": 1.0}, "normalize_rows": True},
+            "GradVac": {"seed": 3},
+            "IMTLG": {},
+            "MGDA": {"normalize_rows": True},
+            "PCGrad": {"every": 2, "scope": "all"},
+        }.items()
+    },
+    **{
+        f"GradientDirection by {method}": ("GradientDirection", {"method": method, **options})
+        for method, options in {
+            "GradDrop": {"seed": 3, "options": {"leak": [0.5, 0.0, 0.1]}},
+            "TrimmedMean": {"options": {"trim_number": 1}, "normalize_rows": True},
+        }.items()
+    },
+}
+"""More examples of aggregators that are several in one; all that need no solver beyond what a test environment has.
+Without Krum: the paths of the tests on several ranks are equally far apart, and rounding decides what it picks."""
 
 
 ONE = ("Single",)
@@ -87,6 +113,7 @@ OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
     "Chebyshev of losses as they are": ("Chebyshev", {"relative": False}),
     "GeometricMean with the task": ("GeometricMean", {"include_task": True}),
     "Order that keeps": ("Order", {"keep": True}),
+    **METHODS,
 }
 """Aggregators with options that change what they compute, and take part in the tests of the family too."""
 
@@ -130,12 +157,18 @@ def gradients_of(task: Tensor, paths: Tensor, parameters: Sequence[Tensor], plac
 def losses_with_gradients(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:
     """Return losses that depend on four shared numbers."""
     generator = torch.Generator().manual_seed(len(values))
-    shared = torch.zeros(4, dtype=dtype, requires_grad=True)
     slopes = torch.randn(1 + len(values), 4, generator=generator, dtype=torch.float64).to(dtype)
-    levels = torch.tensor([task, *values], dtype=dtype) + slopes @ shared
+    return losses_with_rows(slopes, *values, task=task)[0]
+
+
+def losses_with_rows(rows: Tensor, *values: float, task: float = 1.0) -> tuple[Losses, Tensor]:
+    """Return losses (each 1 where no values are given) with these gradients ``[1 + key, number]``, and the numbers."""
+    values = values or (1.0,) * (len(rows) - 1)
+    shared = torch.zeros(rows.shape[1], dtype=rows.dtype, requires_grad=True)
+    levels = torch.tensor([task, *values], dtype=rows.dtype) + (rows * shared).sum(dim=1)
     own, paths = levels[0], levels[1:]
     keys = tuple(f"key{index}" for index in range(len(values)))
-    return Losses(own, paths, keys, 0.0, gradients_of(own, paths, [shared], shared))
+    return Losses(own, paths, keys, 0.0, gradients_of(own, paths, [shared], shared)), shared
 
 
 def losses_of(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:
