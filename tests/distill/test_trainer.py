@@ -16,6 +16,7 @@ from distill.aggregators import (
     GradNorm,
     LogSum,
     RandomWeights,
+    Replay,
 )
 from distill.aggregators.modifiers import Bound, CosineGate
 from distill.aggregators.needs import Needs
