@@ -17,7 +17,11 @@ from distill.schema import schema
 
 DOCUMENT = Path(__file__).parent / "aggregators.md"
 HEADER = ("aggregator", "what it does", "looks at", "below 0", "learns", "source")
-EXAMPLES: dict[str, dict[str, Any]] = {"Fixed": {"weights": {"a": 1.0, "b": 1.0}}}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "Fixed": {"weights": {"a": 1.0, "b": 1.0}},
+    "GradientBalance": {"method": "MGDA"},
+    "GradientDirection": {"method": "ConFIG"},
+}
 """Options of those that have required ones."""
 
 
@@ -43,8 +47,8 @@ def _row(name: str) -> tuple[str, ...]:
     return (
         f"`{name}`",
         tables.first_sentence(kind),
-        _looks_at(made) if made is not None else "",
-        "" if made is None else "taken" if made.accepts_negative else "refused",
+        _looks_at(made) if made is not None else "a file",
+        "taken" if made is None or made.accepts_negative else "refused",
         _learns(made) if made is not None else "",
         tables.source(kind),
     )
