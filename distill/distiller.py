@@ -99,20 +99,19 @@ class Distiller(nn.Module):
         aggregator.connect(self.layers, negative)
         self._needs = aggregator.needs
         self._places = self._deepest_taps(student_probe)
-        self._last_parameters = last_parameters(student, student_probe.last.module)
+        self._last_parameters = last_parameters(student, student_probe)
         self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         # A tensor: a compiled module would be traced anew for every number.
         self.register_buffer("_progress", torch.zeros(()), persistent=False)
         self._reader = TapReader(student, watched.values(), task.logits)
 
     def _deepest_taps(self, student: Probe) -> list[str]:
-        """Return for each key of the aggregator the deepest student tap that its paths read."""
-        depth = {name: number for number, name in enumerate(student.taps)}  # in the order in which they ran
-        owners = [path for path, names in self.layers.items() for _ in names]
+        """Return for each key of the aggregator the deepest student tap that its layers' losses read."""
+        read_by = [self._paths[path].pairs_of(layer) for path, names in self.layers.items() for layer in names]
         names = []
         for numbers in self.aggregator.places():
-            read = {pair.student for number in numbers for pair in self._paths[owners[number]].pairs}
-            names.append(max(read, key=lambda name: depth.get(student[name].module, 0)))
+            read = {pair.student for number in numbers for pair in read_by[number]}
+            names.append(max(sorted(read), key=student.depth))
         return names
 
     def _connect(self, student: Probe, teacher: Probe, seed: int, samples: Samples | None) -> None:
@@ -192,15 +191,34 @@ class Distiller(nn.Module):
         self._reader.close()
 
 
-def last_parameters(student: nn.Module, stage: str) -> list[nn.Parameter]:
-    """Return the parameters of the student's last stage, or of the deepest module before it that has any."""
-    modules = list(student.named_modules())
-    end = next(number for number, (name, _) in enumerate(modules) if name == stage)
-    for _, module in [modules[end], *reversed(modules[1:end])]:
-        found = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        if found:
-            return found
-    return [parameter for parameter in student.parameters() if parameter.requires_grad]
+def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
+    """Return the parameters of the student's last stage: those behind the stage before it, up to its deepest feature.
+
+    Behind means later in the order of the model's modules. A stage that ends in a pooling has no parameters of its own,
+    so that the one before it counts. Of a model of one stage they are the parameters of the module that makes the
+    deepest feature, or of the nearest one before it that has any.
+    """
+    modules = [name for name, _ in student.named_modules()]
+    owners = [modules.index(name.rpartition(".")[0]) for name, _ in student.named_parameters()]
+    parameters = list(student.parameters())
+
+    def up_to(module: str) -> int:
+        """Return how many parameters belong to the module or to one before it."""
+        end = max(
+            number for number, name in enumerate(modules) if f"{name}.".startswith(f"{module}." if module else "")
+        )
+        return sum(owner <= end for owner in owners)
+
+    last = found.last.module
+    # The deepest feature has a stage of its own where pooling has left one place, which ends no stage.
+    is_stage = bool(found.stages) and found.stages[-1].octave == found.last.octave
+    begins = [up_to(stage.module) for stage in reversed(found.stages[:-1] if is_stage else found.stages)]
+    begins += [sum(owner < number for owner in owners) for number in range(modules.index(last), 0, -1)]
+    for begin in begins:
+        learned = [parameter for parameter in parameters[begin : up_to(last)] if parameter.requires_grad]
+        if learned:
+            return learned
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def _known(samples: Samples | None) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import time
 from collections.abc import Sequence
@@ -82,6 +83,9 @@ class Trainer:
         checkpoints: where to keep checkpoints; ``None`` keeps none. Rank 0 writes.
         config_hash: identifies the configuration; a checkpoint of another one is refused.
         targets: where the paths' targets come from; ``None``: the teacher is asked for every batch.
+
+    Raises:
+        ValueError: an epoch has fewer batches than one step takes, or the recipe compiles what looks at gradients.
     """
 
     def __init__(
@@ -110,6 +114,11 @@ class Trainer:
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"accumulate must not exceed the {len(loaders.train)} batches of an epoch, found {recipe.accumulate}"
+            )
+        if recipe.compile and distiller.aggregator.needs.gradients:
+            # Inside one compiled graph a loss does not depend on an activation: all gradients there would be zero.
+            raise ValueError(
+                "compile must be false for an aggregator or a modifier that looks at gradients, such as CosineGate"
             )
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.optimizer = recipe.optimizer(parameter_groups(distiller))
@@ -250,7 +259,7 @@ class Trainer:
         if self.host.world_size == 1:
             return False
         mode = self.distiller.training
-        state = {name: value.clone() for name, value in self.distiller.state_dict().items()}
+        state = copy.deepcopy(self.distiller.state_dict())  # not all of it are tensors
         self.distiller.train()
         batch = next(iter(self.loaders.train.epoch(0)))
         self.distiller(batch, self.targets.targets(batch)).total.backward()

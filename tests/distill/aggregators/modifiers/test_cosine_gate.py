@@ -248,7 +248,7 @@ MUTANTS = {
         ("mean = self._mean / (1 - old)", "mean = self._mean"),
         ("self._square / (1 - old)", "self._square"),
         (" - mean.square())", ")"),
-        ("(1 - old) * (1 + self.smoothing) / ((1 + old)", "(1 + self.smoothing) / (1.0"),
+        ("(1 - old) * (1 + self.smoothing) / ((1 + old)", "(1 + self.smoothing) / ((1 + 0 * old)"),
         ("(looks - 1).clamp_min(1.0)", "looks.clamp_min(1.0)"),
         ("clamp_min(1.0)).sqrt()", "clamp_min(1.0))"),
         ("mean - self.z * error > 0", "mean + self.z * error > 0"),
