@@ -44,7 +44,7 @@ class Distiller(nn.Module):
     Construction connects the paths: it probes both models with ``sample``, pairs their taps, builds the adapters, and
     tells the teacher what to record. Learned weights live here, inside what DDP wraps, so that they stay bit-identical
     on every rank. A student trained alone is a distiller without paths and without teacher. ``torch.compile`` takes
-    it as one graph.
+    it as one graph, unless the aggregator looks at gradients, which one graph does not have.
 
     Args:
         student: the model to train; it is not modified.

@@ -39,7 +39,7 @@ class CosineGate(Modifier):
 
     A gradient that is zero, as that of a path whose time has not come, or not finite tells nothing, and the gate stays;
     so it does between the looks. A mean nearer to zero than rounding is zero. Where one step has several batches
-    (accumulation), the first is looked at. Steps are those that ``Distiller.advance`` announces: a loop of one's own has
+    (accumulation), the first is looked at. Steps are those that ``Distiller.advance`` announces: a loop of your own has
     to call it, or the gate never looks.
 
     Looks cost: with scope ``taps`` next to nothing, with ``last`` and ``all`` a backward pass a path as deep as the
