@@ -182,7 +182,7 @@ class Aggregator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, losses: Losses) -> Aggregate:
-        """Combine one batch's losses."""
+        """Combine one batch's losses; where there are modifiers, ``losses.paths`` come without gradient."""
 
     def after_step(self, again: Tensor | None = None) -> None:
         """Hook behind each optimiser step, on every rank alike.
