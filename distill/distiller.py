@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from distill.counter_random import derive_seed
 from distill.gradient_scope import Scope
 from distill.paths import Path, Target
 from distill.random_state import random_state, set_random_state
-from distill.taps import Probe, Tap, TapReader, probe
+from distill.taps import Probe, Tap, TapPair, TapReader, probe
 from distill.tasks import Task
 from distill.teacher import Teacher
 
@@ -54,7 +54,7 @@ class Distiller(nn.Module):
     Construction connects the paths: it probes both models with ``sample``, pairs their taps, builds the adapters, and
     tells the teacher what to record. Learned weights live here, inside what DDP wraps, so that they stay bit-identical
     on every rank. A student trained alone is a distiller without paths and without teacher. ``torch.compile`` takes
-    it as one graph.
+    it as one graph, unless the aggregator looks at gradients, which one graph does not have.
 
     Args:
         student: the model to train; it is not modified.
@@ -108,22 +108,21 @@ class Distiller(nn.Module):
         negative = [name for name, path in paths.items() if not path.non_negative]
         aggregator.connect(self.layers, negative)
         self._needs = aggregator.needs
-        owners = [path for path, names in self.layers.items() for _ in names]
-        self._places = [
-            self._deepest_tap(student_probe, {owners[number] for number in numbers}) for numbers in aggregator.places()
-        ]
-        self._path_places = {name: self._deepest_tap(student_probe, {name}) for name in paths}
-        self._last_parameters = last_parameters(student, student_probe.last.module)
+        self._places = self._deepest_taps(student_probe)
+        self._path_places = {name: _deepest(path.pairs, student_probe) for name, path in paths.items()}
+        self._last_parameters = last_parameters(student, student_probe)
         self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         # A tensor: a compiled module would be traced anew for every number.
         self.register_buffer("_progress", torch.zeros(()), persistent=False)
         self._reader = TapReader(student, watched.values(), task.logits)
 
-    def _deepest_tap(self, student: Probe, paths: Collection[str]) -> str:
-        """Return the deepest student tap that these paths read."""
-        depth = {name: number for number, name in enumerate(student.taps)}  # in the order in which they ran
-        read = sorted({pair.student for path in paths for pair in self._paths[path].pairs})
-        return max(read, key=lambda name: depth.get(student[name].module, 0))
+    def _deepest_taps(self, student: Probe) -> list[str]:
+        """Return for each key of the aggregator the deepest student tap that its layers' losses read."""
+        read_by = [self._paths[path].pairs_of(layer) for path, names in self.layers.items() for layer in names]
+        return [
+            _deepest([pair for number in numbers for pair in read_by[number]], student)
+            for numbers in self.aggregator.places()
+        ]
 
     def _connect(self, student: Probe, teacher: Probe, seed: int, samples: Samples | None) -> None:
         for name, path in self._paths.items():
@@ -232,6 +231,11 @@ class Distiller(nn.Module):
         self._reader.close()
 
 
+def _deepest(pairs: Iterable[TapPair], student: Probe) -> str:
+    """Return the deepest of the student's taps in these pairs."""
+    return max(sorted({pair.student for pair in pairs}), key=student.depth)
+
+
 @contextlib.contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
     """Put all buffers and random generators back to what they were before."""
@@ -250,15 +254,34 @@ def _untouched(module: nn.Module) -> Iterator[None]:
         set_random_state(drawn)
 
 
-def last_parameters(student: nn.Module, stage: str) -> list[nn.Parameter]:
-    """Return the parameters of the student's last stage, or of the deepest module before it that has any."""
-    modules = list(student.named_modules())
-    end = next(number for number, (name, _) in enumerate(modules) if name == stage)
-    for _, module in [modules[end], *reversed(modules[1:end])]:
-        found = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        if found:
-            return found
-    return [parameter for parameter in student.parameters() if parameter.requires_grad]
+def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
+    """Return the parameters of the student's last stage: those behind the stage before it, up to its deepest feature.
+
+    Behind means later in the order of the model's modules. A stage that ends in a pooling has no parameters of its own,
+    so that the one before it counts. Of a model of one stage they are the parameters of the module that makes the
+    deepest feature, or of the nearest one before it that has any.
+    """
+    modules = [name for name, _ in student.named_modules()]
+    owners = [modules.index(name.rpartition(".")[0]) for name, _ in student.named_parameters()]
+    parameters = list(student.parameters())
+
+    def up_to(module: str) -> int:
+        """Return how many parameters belong to the module or to one before it."""
+        end = max(
+            number for number, name in enumerate(modules) if f"{name}.".startswith(f"{module}." if module else "")
+        )
+        return sum(owner <= end for owner in owners)
+
+    last = found.last.module
+    # The deepest feature has a stage of its own where pooling has left one place, which ends no stage.
+    is_stage = bool(found.stages) and found.stages[-1].octave == found.last.octave
+    begins = [up_to(stage.module) for stage in reversed(found.stages[:-1] if is_stage else found.stages)]
+    begins += [sum(owner < number for owner in owners) for number in range(modules.index(last), 0, -1)]
+    for begin in begins:
+        learned = [parameter for parameter in parameters[begin : up_to(last)] if parameter.requires_grad]
+        if learned:
+            return learned
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def _known(samples: Samples | None) -> Samples:

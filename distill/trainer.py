@@ -120,9 +120,10 @@ class Trainer:
             raise ValueError(
                 f"accumulate must not exceed the {len(loaders.train)} batches of an epoch, found {recipe.accumulate}"
             )
-        if recipe.compile and distiller.aggregator.uncompilable:
+        uncompilable = [*distiller.aggregator.uncompilable, *(["diagnose"] if recipe.diagnosis else [])]
+        if recipe.compile and uncompilable:
             raise ValueError(
-                f"compile must be false with {', '.join(distiller.aggregator.uncompilable)}: gradients that are taken "
+                f"compile must be false with {', '.join(uncompilable)}: gradients that are taken "
                 "within the forward pass break the one graph that torch.compile is to make; found true"
             )
         self.total_steps = self.steps_per_epoch * recipe.epochs

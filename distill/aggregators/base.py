@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
@@ -96,6 +96,8 @@ class Aggregator(nn.Module, ABC):
         super().__init__()
         if isinstance(granularity, str) and granularity not in ("path", "layer"):
             raise ValueError(f"granularity must be 'path', 'layer' or a mapping of groups, found {granularity!r}")
+        if not isinstance(granularity, str):
+            _check_groups(granularity)
         if modifiers and not self.weighs:
             raise ValueError(f"modifiers change weights, and {type(self).__name__} has none")
         self.granularity = granularity
@@ -118,7 +120,9 @@ class Aggregator(nn.Module, ABC):
     @property
     def uncompilable(self) -> tuple[str, ...]:
         """Names of what ``torch.compile`` cannot make part of one graph: this aggregator, or modifiers of it."""
-        return tuple(type(part).__name__ for part in (self, *self._modifiers()) if not part.compiles)
+        looking = {part: part.needs.gradients for part in self._modifiers()} | {self: self.own_needs.gradients}
+        parts = (self, *self._modifiers())
+        return tuple(type(part).__name__ for part in parts if looking[part] or not part.compiles)
 
     def connect(self, layers: Mapping[str, Sequence[str]], negative: Sequence[str] = ()) -> None:
         """Learn which losses will come, and allocate state for them.
@@ -176,19 +180,20 @@ class Aggregator(nn.Module, ABC):
 
     def combine(self, losses: Losses) -> Aggregate:
         """Combine one batch's losses, with what the modifiers make of the weights."""
-        aggregate: Aggregate = self(losses)
         if not len(self.modifiers):
-            return aggregate
+            return self(losses)  # type: ignore[no-any-return]
+        # The value as it was, and what the aggregator itself learns from; the gradient of the new weights alone. Their
+        # difference from the old ones would lose all digits where a weight of 1e8 becomes 1.
+        constant = losses.paths.detach()
+        aggregate: Aggregate = self(replace(losses, paths=constant))
         weights = aggregate.weights
         for modifier in self._modifiers():
             weights = modifier.reweigh(weights, losses)
-        # The value as it was, and what the aggregator itself learns from; the gradient of the new weights.
-        change = ((weights - aggregate.weights) * (losses.paths - losses.paths.detach())).sum()
-        return Aggregate(aggregate.total + change, weights)
+        return Aggregate(aggregate.total + (weights * (losses.paths - constant)).sum(), weights)
 
     @abstractmethod
     def forward(self, losses: Losses) -> Aggregate:
-        """Combine one batch's losses."""
+        """Combine one batch's losses; where there are modifiers, ``losses.paths`` come without gradient."""
 
     def after_step(self, again: Tensor | None = None) -> None:
         """Hook behind each optimiser step, on every rank alike.
@@ -221,6 +226,14 @@ class Aggregator(nn.Module, ABC):
                 f"names of no path: {', '.join(unknown) or 'none'}; paths: {', '.join(paths) or 'none'}"
             )
         return groups
+
+
+def _check_groups(groups: object) -> None:
+    if not isinstance(groups, Mapping):
+        raise ValueError(f"granularity must be 'path', 'layer' or a mapping of groups, found {groups!r}")
+    for name, paths in groups.items():
+        if isinstance(paths, str) or not isinstance(paths, Sequence):
+            raise ValueError(f"granularity.{name} must be a list of paths' names, found {paths!r}")
 
 
 def weighted_sum(losses: Losses, weights: Tensor) -> Aggregate:

@@ -18,7 +18,8 @@ class Gradients(ABC):
     def against_task(self) -> Tensor:
         """Return ``[key, 3]``: of each path's gradient and the task's the inner product, and both squared lengths.
 
-        The task's squared length comes second, the path's third. All ranks get the same. Detached.
+        The task's squared length comes second, the path's third. All ranks get the same. Detached, in float64: the
+        squares of a small loss's gradient are too small for float32.
         """
 
 
@@ -39,26 +40,27 @@ class SharedGradients(Gradients):
         self._paths = paths
         self._parameters = tuple(parameters)
         self._rows: Tensor | None = None
-        self._own: Tensor | None = None
 
     def rows(self) -> Tensor:
         """Return ``[1 + key, parameter]``, the task's first; zero where a loss doesn't reach a parameter. Detached."""
         if self._rows is None:
             losses = [self._task, *self._paths.unbind()]
-            self._own = torch.stack([self._row(loss) for loss in losses])
-            self._rows = distributed.mean(self._own)
+            rows = [torch.cat([each.flatten() for each in _gradients(loss, self._parameters)]) for loss in losses]
+            self._rows = distributed.mean(torch.stack(rows))
         return self._rows
 
     def gram(self) -> Tensor:
-        """Return the inner products of the rows, ``[1 + key, 1 + key]``."""
+        """Return the inner products of the rows, ``[1 + key, 1 + key]``; in the rows' type, summed in float64."""
         rows = self.rows()
-        return rows @ rows.mT
+        # No product of matrices: TF32 and autocast have too few digits to tell a sign.
+        columns = [torch.stack([_inner(row, other) for other in rows]) for row in rows]
+        return torch.stack(columns).to(rows.dtype)
 
     def against_task(self) -> Tensor:
-        rows = self.rows()
-        squares = rows.square().sum(dim=1)  # no product of matrices: TF32 has too few digits to tell a sign
-        inner = (rows[1:] * rows[0]).sum(dim=1)
-        return torch.stack([inner, squares[0].expand_as(inner), squares[1:]], dim=1)
+        task, *paths = self.rows()
+        square = _inner(task, task)
+        products = [torch.stack([_inner(path, task), square, _inner(path, path)]) for path in paths]
+        return torch.stack(products) if products else square.new_zeros(0, 3)
 
     def bend(self, direction: Tensor) -> Tensor:
         """Return a zero whose gradient makes ``direction`` of the sum of task and paths, in the parameters.
@@ -71,14 +73,7 @@ class SharedGradients(Gradients):
         """
         change = direction - self.rows().sum(dim=0)
         flat = torch.cat([parameter.flatten() for parameter in self._parameters])
-        bend = (change.to(flat) * flat).sum()  # no product of matrices: autocast would round its gradient
-        return bend - bend.detach()
-
-    def _row(self, loss: Tensor) -> Tensor:
-        found = torch.autograd.grad(
-            loss, self._parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return torch.cat([gradient.flatten() for gradient in found])
+        return (change.to(flat) * (flat - flat.detach())).sum()  # no product of matrices, which autocast would round
 
 
 class TapGradients(Gradients):
@@ -105,17 +100,33 @@ class TapGradients(Gradients):
             products = [
                 self._product(loss, place) for loss, place in zip(self._paths.unbind(), self._places, strict=True)
             ]
-            self._products = distributed.mean(torch.stack(products)) if products else self._paths.new_zeros(0, 3)
+            empty = self._paths.new_zeros(0, 3, dtype=torch.float64)
+            self._products = distributed.mean(torch.stack(products)) if products else empty
         return self._products
 
     def _product(self, loss: Tensor, place: Tensor) -> Tensor:
-        path, task = (_gradient(each, place) for each in (loss, self._task))
-        return torch.stack([(path * task).sum(), task.square().sum(), path.square().sum()])
+        (path,), (task,) = (_gradients(each, [place]) for each in (loss, self._task))
+        return torch.stack([_inner(path, task), _inner(task, task), _inner(path, path)])
 
 
-def _gradient(loss: Tensor, place: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(loss, place, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return found.to(torch.promote_types(found.dtype, torch.float32))
+def _gradients(loss: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradient of a loss in each place; zero where it has none, as a path that waits for its phase."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(place) for place in places]
+    learned = [place for place in places if place.requires_grad]  # not those in a part of the student that is frozen
+    if not learned:
+        return [torch.zeros_like(place) for place in places]
+    with torch.autocast(loss.device.type, enabled=False):  # which would round a backward pass of float32, too
+        values = iter(torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True))
+    return [_or_zero(next(values) if place.requires_grad else None, place) for place in places]
+
+
+def _or_zero(gradient: Tensor | None, place: Tensor) -> Tensor:
+    return torch.zeros_like(place) if gradient is None else gradient
+
+
+def _inner(one: Tensor, other: Tensor) -> Tensor:
+    return (one.double() * other.double()).sum()
 
 
 def cosines(products: Tensor) -> Tensor:

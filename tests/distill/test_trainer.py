@@ -18,7 +18,7 @@ from distill.aggregators import (
     RandomWeights,
     Replay,
 )
-from distill.aggregators.modifiers import Bound, CosineGate
+from distill.aggregators.modifiers import Bound, CosineGate, Ramp
 from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
@@ -130,6 +130,15 @@ class Stopping(LocalHost):
         return len(self.history) >= self.after
 
 
+def same(ours, theirs):
+    return torch.equal(ours, theirs) if torch.is_tensor(ours) else ours == theirs
+
+
+def gated(scope, **options):
+    gate = CosineGate(scope, every=3, wait=1, smoothing=0.5, z=0.1, **options)
+    return Adaptive(modifiers=[gate, Bound(growth=1.05, over=5), Ramp()])
+
+
 @pytest.mark.parametrize(
     "make_aggregator",
     [
@@ -145,6 +154,9 @@ class Stopping(LocalHost):
         partial(GradientBalance, "PCD", every=3),
         partial(GradientBalance, "ExcessMTL", granularity="layer"),
         partial(GradientDirection, "GradDrop", scope="all"),
+        partial(gated, "taps"),
+        partial(gated, "last", form="smooth"),
+        partial(gated, "all", start="closed"),
     ],
 )
 def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make_aggregator):
@@ -159,9 +171,54 @@ def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make
     assert resumed.state.epoch == 1
     result = resumed.run()
     for name, value in whole.distiller.state_dict().items():
-        torch.testing.assert_close(resumed.distiller.state_dict()[name], value, rtol=0, atol=0, msg=name)
+        assert same(value, resumed.distiller.state_dict()[name]), name
     assert resumed.trajectory.table().equals(whole.trajectory.table())
     assert {**result, "minutes": 0} == {**expected, "minutes": 0}
+
+
+def test_without_the_gate_s_state_resuming_differs(make_loader, tmp_path):
+    """The control of the gated cases above: a resumed gate goes on where it was, in looks and in steps."""
+    make = partial(make_trainer, make_loader, config_hash="same")
+    whole = make(aggregator=gated("taps"))
+    whole.run()
+    stopped = make(aggregator=gated("taps"), host=Stopping(1), checkpoints=Checkpoints(tmp_path))
+    stopped.run()
+    assert stopped.distiller.aggregator.modifiers[0].get_extra_state() == {"step": 3}
+    resumed = make(aggregator=gated("taps"), checkpoints=Checkpoints(tmp_path))
+    resumed.resume()
+    resumed.distiller.aggregator.modifiers[0].set_extra_state({"step": -1})
+    resumed.run()
+    looks = [trainer.distiller.aggregator.modifiers[0]._looks.tolist() for trainer in (whole, resumed)]
+    assert looks == [[4.0, 4.0], [5.0, 5.0]]
+
+
+def test_accumulated_batches_are_one_step_to_a_gate(make_loader):
+    recipe = dataclasses.replace(RECIPE, accumulate=2)
+    trainer = make_trainer(make_loader, aggregator=gated("taps"), recipe=recipe)
+    trainer.run()
+    assert trainer.state.step == 6
+    assert trainer.distiller.aggregator.modifiers[0]._looks.tolist() == [2.0, 2.0]
+
+
+def test_a_gate_is_not_compiled(make_loader):
+    with pytest.raises(ValueError, match="compile must be false with CosineGate: gradients"):
+        make_trainer(make_loader, aggregator=gated("taps"), recipe=dataclasses.replace(RECIPE, compile=True))
+
+
+class SeemingTwo(LocalHost):
+    """Says that there are two ranks, so that the trainer tries which parameters are used."""
+
+    world_size = 2
+
+
+def test_trying_which_parameters_are_used_leaves_a_gate_as_it_was(make_loader):
+    trainer = make_trainer(make_loader, aggregator=gated("taps"), host=SeemingTwo(CPU))
+    gate = trainer.distiller.aggregator.modifiers[0]
+    assert gate.get_extra_state() == {"step": -1}
+    assert gate._looks.tolist() == [0, 0]
+    fresh = make_trainer(make_loader, aggregator=gated("taps")).distiller.state_dict()
+    for name, value in trainer.distiller.state_dict().items():
+        assert same(value, fresh[name]), name
 
 
 def test_a_memory_of_the_samples_stops_and_resumes_with_the_run(make_loader, tmp_path):

@@ -18,9 +18,11 @@ class Normalize(Modifier):
 
     With ``n`` weights::
 
-        w_i' = w_i * total / sum of w
+        w_i' = w_i * total / sum of |w|
 
-    Weights that are all zero stay so.
+    Weights that are all zero stay so. The sizes are summed, not the weights: those of either sign can cancel, and would
+    be scaled without end. Behind a gate, what a closed one gives up goes to the paths whose gates are open; in front of
+    it, it is lost.
 
     Source: the normalisation of weights in GradNorm (Chen et al. 2018, arXiv:1711.02257) and DWA (Liu et al. 2019,
     arXiv:1803.10704), whose sum is the number of losses.
@@ -40,5 +42,6 @@ class Normalize(Modifier):
 
     def reweigh(self, weights: Tensor, losses: Losses) -> Tensor:
         total = len(self.keys) if self.total is None else self.total
-        summed = weights.sum()
-        return weights * (total / summed.masked_fill(summed == 0, 1.0))
+        summed = weights.abs().sum()
+        # Divided first: total / summed is infinite where the weights are as small as numbers get.
+        return weights / summed.masked_fill(summed == 0, 1.0) * total

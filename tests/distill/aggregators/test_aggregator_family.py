@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -201,6 +202,69 @@ def test_paths_that_can_be_negative_are_taken_or_refused_as_declared(variant: st
     assert type(aggregator).__name__ in message
     assert "soft_target" in message
     assert "use Equal or Fixed" in message
+
+
+LAYERS = {"attention": ("layer1", "layer2"), "soft_target": ("logits",), "hint": ("layer2",)}
+GROUPS = {"late": ["soft_target", "hint"], "early": ["attention"]}
+
+
+def test_groups_of_paths_have_one_weight_each() -> None:
+    aggregator = Fixed({"early": 10.0, "late": 1.0}, granularity=GROUPS)
+    aggregator.connect(LAYERS)
+    assert aggregator.keys == ("late", "early")
+    assert aggregator.places() == ((2, 3), (0, 1))
+    layers = [torch.tensor(value, requires_grad=True) for value in (1.0, 2.0, 4.0, 8.0)]
+    sums = aggregator.sums(layers, like=layers[0])
+    assert sums.tolist() == [12.0, 3.0]
+    aggregate = aggregator.combine(Losses(torch.tensor(0.5), sums, aggregator.keys, 0.0))
+    assert aggregate.total.item() == 0.5 + 12 + 10 * 3
+    aggregate.total.backward()
+    assert aggregator.spread(aggregate.weights).tolist() == [10.0, 10.0, 1.0, 1.0]
+    assert [layer.grad.item() for layer in layers] == [10.0, 10.0, 1.0, 1.0]
+
+
+def test_a_group_a_path_and_one_group_are_what_they_say() -> None:
+    values = [torch.tensor(value) for value in (1.0, 2.0, 4.0, 8.0)]
+    for granularity, wanted in (
+        ("path", [3.0, 4.0, 8.0]),
+        ("layer", [1.0, 2.0, 4.0, 8.0]),
+        ({name: [name] for name in LAYERS}, [3.0, 4.0, 8.0]),
+        ({"all": list(LAYERS)}, [15.0]),
+    ):
+        aggregator = Equal(granularity=granularity)
+        aggregator.connect(LAYERS)
+        assert aggregator.sums(values, like=values[0]).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("groups", "finding"),
+    [
+        ({"late": ["soft_target"], "early": ["attention"]}, "paths in none: hint"),
+        ({**GROUPS, "more": ["hint"]}, "in several: hint"),
+        ({"late": ["soft_target", "hint", "hint"], "early": ["attention"]}, "in several: hint"),
+        ({**GROUPS, "more": ["hnit"]}, "names of no path: hnit"),
+        ({**GROUPS, "more": []}, "no group may be empty"),
+        ({}, "paths in none: attention, soft_target, hint"),
+    ],
+)
+def test_every_path_is_in_one_group(groups: Mapping[str, Sequence[str]], finding: str) -> None:
+    with pytest.raises(ValueError, match=f"granularity: every path must be in one group.*{finding}"):
+        Equal(granularity=groups).connect(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "rule"),
+    [
+        ("paths", "granularity must be 'path', 'layer' or a mapping of groups, found 'paths'"),
+        (None, "granularity must be 'path', 'layer' or a mapping of groups, found None"),
+        (["attention"], "granularity must be 'path', 'layer' or a mapping of groups, found"),
+        ({"early": "attention"}, "granularity.early must be a list of paths' names, found 'attention'"),
+        ({"early": None}, "granularity.early must be a list of paths' names, found None"),
+    ],
+)
+def test_granularity_is_checked_at_construction(granularity: Any, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        Equal(granularity=granularity)
 
 
 @pytest.mark.parametrize(
