@@ -120,9 +120,9 @@ class Aggregator(nn.Module, ABC):
     @property
     def uncompilable(self) -> tuple[str, ...]:
         """Names of what ``torch.compile`` cannot make part of one graph: this aggregator, or modifiers of it."""
-        looking = {part: part.needs.gradients for part in self._modifiers()} | {self: self.own_needs.gradients}
-        parts = (self, *self._modifiers())
-        return tuple(type(part).__name__ for part in parts if looking[part] or not part.compiles)
+        own = [] if self.compiles and not self.own_needs.gradients else [self]
+        looking = [modifier for modifier in self._modifiers() if modifier.needs.gradients or not modifier.compiles]
+        return tuple(type(part).__name__ for part in (*own, *looking))
 
     def connect(self, layers: Mapping[str, Sequence[str]], negative: Sequence[str] = ()) -> None:
         """Learn which losses will come, and allocate state for them.

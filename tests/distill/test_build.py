@@ -229,6 +229,8 @@ def test_a_factory_that_takes_anything_is_given_what_the_data_say(own):
 
 REQUIRED = {
     "Fixed": {"weights": {"a": 1.0}},
+    "GradientBalance": {"method": "PCD"},
+    "GradientDirection": {"method": "ConFIG"},
     "WideResNet": {"depth": 16, "widen": 2},
     "EachImage": {"transform": {"use": "torchvision.transforms.v2.RandAugment"}},
     "RandomResizedCrop": {"size": 8},

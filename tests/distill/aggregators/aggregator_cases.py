@@ -127,15 +127,15 @@ def variants() -> list[str]:
     return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED, *OTHERWISE]
 
 
-def example(variant: str) -> Aggregator:
-    """Return a connected instance."""
+def example(variant: str, added: Sequence[Modifier] = ()) -> Aggregator:
+    """Return a connected instance, with these modifiers too."""
     name, by_layer, _ = variant.partition(" by layer")
     name, modifiers = MODIFIED.get(name, (name, list))
     name, otherwise = OTHERWISE.get(name, (name, {}))
     given = EXAMPLES.get(variant, EXAMPLES.get(name, Example()))
     options = {**given.options, **otherwise, **({"granularity": "layer"} if by_layer else {})}
-    if modifiers is not list:
-        options["modifiers"] = modifiers()
+    if modifiers is not list or added:
+        options["modifiers"] = [*modifiers(), *added]
     with tempfile.TemporaryDirectory() as folder:
         for option, write in given.files.items():
             options[option] = str(Path(folder) / option)

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from aggregator_cases import EXAMPLES as AGGREGATOR_EXAMPLES
-from aggregator_cases import Example, connected, gradients_of, losses_of, losses_with_gradients
+from aggregator_cases import connected, example, gradients_of, losses_of, losses_with_gradients
 from modifier_cases import EXAMPLES, losses_at
 from torch import Tensor
 
@@ -37,14 +36,11 @@ def test_golden_values_and_documentation(name: str) -> None:
 
 
 def aggregator_with(kind: str, made: list[Modifier]) -> Aggregator:
-    given = AGGREGATOR_EXAMPLES.get(kind, Example())
     try:
-        aggregator: Aggregator = getattr(aggregators, kind)(**given.options, modifiers=made)
+        return example(kind, made)
     except ValueError as error:
         assert "modifiers change weights" in str(error)  # noqa: PT017  # it has none
         pytest.skip(f"{kind} does not weigh")
-    aggregator.connect(given.layers)
-    return aggregator
 
 
 def steps(aggregator: Aggregator, number: int, *, seed: int = 0) -> list[Aggregate]:
