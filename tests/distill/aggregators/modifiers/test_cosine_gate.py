@@ -106,6 +106,17 @@ def golden_every(make: Callable[..., Modifier]) -> None:
     assert [look(gate, cosine)[0] for cosine in cosines] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 
 
+def golden_dense_at_the_start(make: Callable[..., Modifier]) -> None:
+    # Steps 0 to 3 and then 5 and 10 are looked at: six of eleven.
+    gate = connected(make(every=5, dense=4), 1)
+    looks = []
+    for _ in range(11):
+        look(gate, 0.5)
+        looks.append(gate._looks.item())
+    assert looks == [1, 2, 3, 4, 4, 5, 5, 5, 5, 5, 6]
+    assert make().dense == 0
+
+
 def golden_scales_the_weight(make: Callable[..., Modifier]) -> None:
     gate = connected(make(every=1, form="weighted"), 2)
     gate.advance(0.0)
@@ -124,6 +135,7 @@ GOLDENS = {
         golden_closed_wants_certainty,
         golden_waits,
         golden_every,
+        golden_dense_at_the_start,
         golden_scales_the_weight,
     )
 }
@@ -241,6 +253,9 @@ MUTANTS = {
     "CosineGate": [
         ("self._step % self.every == 0", "self._step % self.every == 1"),
         ("self._step % self.every == 0", "True"),
+        ("self._step < self.dense", "self._step <= self.dense"),
+        ("self._step < self.dense", "False"),
+        ("dense: int = 0", "dense: int = 1"),
         ("weights * self._gates", "weights + self._gates"),
         ("weights * self._gates", "self._gates"),
         ("average.lerp(value, 1 - self.smoothing)", "average.lerp(value, self.smoothing)"),
