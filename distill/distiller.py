@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from distill import distributed
 from distill.aggregators import Aggregator, Losses
+from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
 from distill.batch import Batch, Samples
 from distill.counter_random import derive_seed
+from distill.gradient_scope import Scope
 from distill.paths import Path, Target
-from distill.taps import Probe, Tap, TapReader, probe
+from distill.random_state import random_state, set_random_state
+from distill.taps import Probe, Tap, TapPair, TapReader, probe
 from distill.tasks import Task
 from distill.teacher import Teacher
 
@@ -28,12 +33,19 @@ class Step(NamedTuple):
         task: scalar, the supervised loss.
         layers: ``[layer]``, the loss of every layer of every path, in the order of ``Distiller.layer_keys``.
         weights: ``[layer]``, detached: by how much each of them counted.
+        products: ``[path, 3]``, detached, where a look was asked for: of each path's gradient with the task's the inner
+            product, the task's squared length and the path's.
     """
 
     total: Tensor
     task: Tensor
     layers: Tensor
     weights: Tensor
+    products: Tensor | None = None
+
+    def detach(self) -> Step:
+        """Return the same numbers without their graph."""
+        return Step(self.total.detach(), self.task.detach(), self.layers.detach(), self.weights, self.products)
 
 
 class Distiller(nn.Module):
@@ -42,7 +54,7 @@ class Distiller(nn.Module):
     Construction connects the paths: it probes both models with ``sample``, pairs their taps, builds the adapters, and
     tells the teacher what to record. Learned weights live here, inside what DDP wraps, so that they stay bit-identical
     on every rank. A student trained alone is a distiller without paths and without teacher. ``torch.compile`` takes
-    it as one graph.
+    it as one graph, unless the aggregator looks at gradients, which one graph does not have.
 
     Args:
         student: the model to train; it is not modified.
@@ -59,7 +71,6 @@ class Distiller(nn.Module):
         ValueError: a path cannot connect the two models, or the aggregator refuses a path.
     """
 
-    _owners: Tensor  # [layer]: the number of each layer's path
     _progress: Tensor  # scalar
 
     def __init__(
@@ -94,13 +105,24 @@ class Distiller(nn.Module):
             watched = {pair.student: student_probe[pair.student] for path in paths.values() for pair in path.pairs}
         self.layers = {name: path.layers for name, path in paths.items()}
         self.layer_keys = tuple(f"{name}.{layer}" for name, layers in self.layers.items() for layer in layers)
-        owners = [number for number, names in enumerate(self.layers.values()) for _ in names]
-        self.register_buffer("_owners", torch.tensor(owners, dtype=torch.int64), persistent=False)
         negative = [name for name, path in paths.items() if not path.non_negative]
         aggregator.connect(self.layers, negative)
+        self._needs = aggregator.needs
+        self._places = self._deepest_taps(student_probe)
+        self._path_places = {name: _deepest(path.pairs, student_probe) for name, path in paths.items()}
+        self._last_parameters = last_parameters(student, student_probe)
+        self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         # A tensor: a compiled module would be traced anew for every number.
         self.register_buffer("_progress", torch.zeros(()), persistent=False)
         self._reader = TapReader(student, watched.values(), task.logits)
+
+    def _deepest_taps(self, student: Probe) -> list[str]:
+        """Return for each key of the aggregator the deepest student tap that its layers' losses read."""
+        read_by = [self._paths[path].pairs_of(layer) for path, names in self.layers.items() for layer in names]
+        return [
+            _deepest([pair for number in numbers for pair in read_by[number]], student)
+            for numbers in self.aggregator.places()
+        ]
 
     def _connect(self, student: Probe, teacher: Probe, seed: int, samples: Samples | None) -> None:
         for name, path in self._paths.items():
@@ -131,6 +153,7 @@ class Distiller(nn.Module):
         self._progress.fill_(progress)
         for path in self._paths.values():
             path.advance(progress)
+        self.aggregator.advance(progress)
 
     def path(self, name: str) -> Path:
         """Return a path by name."""
@@ -140,25 +163,63 @@ class Distiller(nn.Module):
         """Return the names of the teacher's taps that these paths read."""
         return frozenset(pair.teacher for name in paths for pair in self._paths[name].pairs)
 
-    def forward(self, batch: Batch, targets: Mapping[str, Target]) -> Step:
+    def forward(self, batch: Batch, targets: Mapping[str, Target], look: Scope | None = None) -> Step:
         """Compute the losses of one batch.
 
         Args:
             batch: the samples.
             targets: what :meth:`targets` returned for the same samples; empty without paths.
+            look: where each path's gradient is to be compared with the task's; ``None``: nowhere.
         """
+        sources: dict[str, Tensor] = {}
+        task, layers = self._losses(batch, targets, sources)
+        keyed = self.aggregator.sums(layers, like=task)
+        places = [sources[name] for name in self._places]
+        gradients = {scope: self._gradients(scope, task, keyed, places) for scope in self._needs.gradients}
+        aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, self._progress, gradients))
+        weights = self.aggregator.spread(aggregate.weights)
+        products = None if look is None else self._look(look, task, layers, sources)
+        return Step(aggregate.total, task, _stack(layers, like=task), weights, products)
+
+    @torch.no_grad()
+    def look_again(self, batch: Batch, targets: Mapping[str, Target]) -> Tensor:
+        """Return what the aggregator's losses ``[key]`` of a batch are by now, means over the ranks; leave no trace.
+
+        The models run as in the training, with the batch's own statistics in BatchNorm, and dropout draws; but all
+        buffers (running statistics, memories of samples) and random generators are left as they were. That takes a
+        copy of the buffers.
+
+        Args:
+            batch: the samples.
+            targets: what :meth:`targets` returned for the same samples.
+        """
+        with _untouched(self):
+            task, layers = self._losses(batch, targets, {})
+        return distributed.mean(self.aggregator.sums(layers, like=task))
+
+    def _losses(
+        self, batch: Batch, targets: Mapping[str, Target], sources: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss of the task and those of all layers; put the activations where paths act into ``sources``."""
         batch = replace(batch, progress=self._progress)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output, taps = self._reader(batch.images)
+            output, taps = self._reader(batch.images, sources)
         task = self.task.loss(output, batch)
         losses = {name: self._path_losses(name, taps, targets[name], batch) for name in self._paths}
-        layers = _stack([losses[name][layer] for name, names in self.layers.items() for layer in names], like=task)
-        if self.aggregator.granularity == "layer":
-            aggregate = self.aggregator(Losses(task, layers, self.aggregator.keys, batch.progress))
-            return Step(aggregate.total, task, layers, aggregate.weights)
-        sums = [torch.stack(list(losses[name].values())).sum() for name in self.layers]
-        aggregate = self.aggregator(Losses(task, _stack(sums, like=task), self.aggregator.keys, batch.progress))
-        return Step(aggregate.total, task, layers, aggregate.weights[self._owners])
+        return task, [losses[name][layer] for name, names in self.layers.items() for layer in names]
+
+    def _look(self, scope: Scope, task: Tensor, layers: Sequence[Tensor], sources: Mapping[str, Tensor]) -> Tensor:
+        """Return each path's gradient against the task's, ``[path, 3]``."""
+        remaining = iter(layers)
+        sums = [torch.stack([next(remaining) for _ in names]).sum() for names in self.layers.values()]
+        places = [sources[self._path_places[name]] for name in self.layers]
+        return self._gradients(scope, task, _stack(sums, like=task), places).against_task()
+
+    def _gradients(self, scope: Scope, task: Tensor, paths: Tensor, places: Sequence[Tensor]) -> Gradients:
+        """Return the gradients of task and paths; nothing is computed before somebody asks."""
+        if scope == "taps":
+            return TapGradients(task, paths, places)
+        return SharedGradients(task, paths, self._last_parameters if scope == "last" else self._student_parameters)
 
     def _path_losses(self, name: str, taps: Mapping[str, Tensor], target: Target, batch: Batch) -> dict[str, Tensor]:
         path = self._paths[name]
@@ -168,6 +229,59 @@ class Distiller(nn.Module):
     def close(self) -> None:
         """Remove all hooks from the student, which is then the plain model again."""
         self._reader.close()
+
+
+def _deepest(pairs: Iterable[TapPair], student: Probe) -> str:
+    """Return the deepest of the student's taps in these pairs."""
+    return max(sorted({pair.student for pair in pairs}), key=student.depth)
+
+
+@contextlib.contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Put all buffers and random generators back to what they were before."""
+    drawn = random_state()
+    kept = [
+        (owner, name, buffer, buffer.clone())
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for owner, name, buffer, value in kept:
+            buffer.copy_(value)
+            setattr(owner, name, buffer)
+        set_random_state(drawn)
+
+
+def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
+    """Return the parameters of the student's last stage: those behind the stage before it, up to its deepest feature.
+
+    Behind means later in the order of the model's modules. A stage that ends in a pooling has no parameters of its own,
+    so that the one before it counts. Of a model of one stage they are the parameters of the module that makes the
+    deepest feature, or of the nearest one before it that has any.
+    """
+    modules = [name for name, _ in student.named_modules()]
+    owners = [modules.index(name.rpartition(".")[0]) for name, _ in student.named_parameters()]
+    parameters = list(student.parameters())
+
+    def up_to(module: str) -> int:
+        """Return how many parameters belong to the module or to one before it."""
+        end = max(
+            number for number, name in enumerate(modules) if f"{name}.".startswith(f"{module}." if module else "")
+        )
+        return sum(owner <= end for owner in owners)
+
+    last = found.last.module
+    # The deepest feature has a stage of its own where pooling has left one place, which ends no stage.
+    is_stage = bool(found.stages) and found.stages[-1].octave == found.last.octave
+    begins = [up_to(stage.module) for stage in reversed(found.stages[:-1] if is_stage else found.stages)]
+    begins += [sum(owner < number for owner in owners) for number in range(modules.index(last), 0, -1)]
+    for begin in begins:
+        learned = [parameter for parameter in parameters[begin : up_to(last)] if parameter.requires_grad]
+        if learned:
+            return learned
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def _known(samples: Samples | None) -> Samples:

@@ -37,6 +37,16 @@ def sum(values: Tensor) -> Tensor:
     return total
 
 
+def broadcast(values: Tensor) -> Tensor:
+    """Return rank 0's ``values``, detached: what a solver finds may differ in the last digits between machines."""
+    values = values.detach()
+    if not is_active():
+        return values
+    values = values.clone()
+    dist.broadcast(values, src=0)
+    return values
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Return the rows of all ranks, in rank order; every rank has equally many.
 

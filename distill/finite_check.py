@@ -58,7 +58,7 @@ class FiniteCheck:
         Raises:
             NonFiniteLossError: a loss is NaN or infinite.
         """
-        detached = Step(*(value.detach() for value in losses))
+        detached = losses.detach()
         is_finite, copied = self._copied(torch.isfinite(detached.total))
         self._waiting.append(_Waiting(step, epoch, detached, is_finite, copied))
         while len(self._waiting) > self._delay:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from distill import distributed
+from distill.aggregators.gradients import cosines
 from distill.distiller import Distiller, Step
 from distill.trajectory import Trajectory
 
@@ -19,24 +22,45 @@ class Recorder:
         self._steps: list[int] = []
         self._progress: list[float] = []
         self._rows: list[Tensor] = []
+        self._looks: dict[int, Tensor] = {}  # by step: [path, 3]
 
     def add(self, step: int, progress: float, losses: Step) -> None:
         """Keep one step's losses, detached and on the device."""
         self._steps.append(step)
         self._progress.append(progress)
         self._rows.append(torch.cat([losses.total.reshape(1), losses.task.reshape(1), losses.layers, losses.weights]))
+        if losses.products is not None:
+            self._looks[step] = losses.products
 
     def finish(self, trajectory: Trajectory, epoch: int) -> dict[str, float]:
-        """Add every ``log_every``-th step to the trajectory and return the epoch's means, over steps and ranks."""
+        """Add every ``log_every``-th step, and those looked at, to the trajectory; return the epoch's means.
+
+        They are means over steps and ranks.
+        """
         rows = distributed.mean(torch.stack(self._rows).double()).cpu()  # [step, 2 + 2 * layer]
         num_layers = len(self._distiller.layer_keys)
+        looks = {step: self._gradients(products) for step, products in self._looks.items()}
         for step, progress, row in zip(self._steps, self._progress, rows.tolist(), strict=True):
-            if step % self._log_every == 0:
+            if step % self._log_every == 0 or step in looks:
                 losses, weights = row[2 : 2 + num_layers], row[2 + num_layers :]
                 trajectory.append(
-                    step=step, epoch=epoch, progress=progress, total=row[0], task=row[1], losses=losses, weights=weights
+                    step=step,
+                    epoch=epoch,
+                    progress=progress,
+                    total=row[0],
+                    task=row[1],
+                    losses=losses,
+                    weights=weights,
+                    gradients=looks.get(step),
                 )
-        return self._means(rows)
+        return self._means(rows) | _gradient_means(looks)
+
+    def _gradients(self, products: Tensor) -> dict[str, tuple[float, float]]:
+        """Return each path's cosine with the task and its length in units of the task's, by name."""
+        task, path = products[:, 1].double().sqrt(), products[:, 2].double().sqrt()
+        lengths = path / task.clamp_min(torch.finfo(torch.float64).tiny)
+        pairs = zip(cosines(products).tolist(), lengths.tolist(), strict=True)
+        return dict(zip(self._distiller.layers, pairs, strict=True))
 
     def _means(self, rows: Tensor) -> dict[str, float]:
         keys = self._distiller.layer_keys
@@ -56,3 +80,15 @@ class Recorder:
                 report[f"train/weight/{path}.{layer}"] = float(weights[:, position + offset].mean())
             position += len(layers)
         return report
+
+
+def _gradient_means(looks: Mapping[int, Mapping[str, tuple[float, float]]]) -> dict[str, float]:
+    """Return the epoch's mean cosines and lengths, under the names of metrics."""
+    report: dict[str, float] = {}
+    for path in next(iter(looks.values()), {}):
+        cosine, length = zip(*(look[path] for look in looks.values()), strict=True)
+        report |= {
+            f"train/cosine/{path}": sum(cosine) / len(cosine),
+            f"train/gradient/{path}": sum(length) / len(length),
+        }
+    return report

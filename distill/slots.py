@@ -176,6 +176,7 @@ PATH = Slot(
     attached={"schedule": "distill.paths.schedule:Schedule"},
 )
 AGGREGATOR = Slot("aggregator", "distill.aggregators:Aggregator", package="distill.aggregators")
+MODIFIER = Slot("modifier", "distill.aggregators.modifiers.base:Modifier", package="distill.aggregators.modifiers")
 TASK = Slot("task", "distill.tasks:Task", package="distill.tasks")
 DATASET = Slot("dataset", "distill.data.base:Dataset", package="distill.data")
 TRANSFORM = Slot("transform", "distill.data.transforms.base:Transform", package="distill.data.transforms")
@@ -209,6 +210,6 @@ IMAGE_TRANSFORM = Slot(
 )
 SLOTS = {
     slot.name: slot
-    for slot in (PATH, AGGREGATOR, TASK, MODEL, DATASET, TRANSFORM, OPTIMIZER, SCHEDULER, IMAGE_TRANSFORM)
+    for slot in (PATH, AGGREGATOR, MODIFIER, TASK, MODEL, DATASET, TRANSFORM, OPTIMIZER, SCHEDULER, IMAGE_TRANSFORM)
 }
 """All slots by name."""

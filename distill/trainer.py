@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,11 +18,14 @@ from distill.batch import Batch
 from distill.checkpoint import Checkpoints
 from distill.counter_random import derive_seed
 from distill.data import Loader
+from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller, Step
 from distill.evaluate import evaluate
 from distill.finite_check import FiniteCheck
+from distill.gradient_scope import Scope
 from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
+from distill.paths import Target
 from distill.recorder import Recorder
 from distill.targets import TargetSource
 from distill.teacher import Teacher
@@ -46,6 +50,7 @@ class Recipe:
         checkpoint_every: epochs between two checkpoints; the last epoch always makes one.
         seed: seeds dropout and whatever else draws from torch's generators.
         compile: whether ``torch.compile`` makes one graph of student, paths and aggregator.
+        diagnosis: how often each path's gradient is compared with the task's; ``None``: never.
     """
 
     epochs: int
@@ -58,6 +63,7 @@ class Recipe:
     checkpoint_every: int = 1
     seed: int = 0
     compile: bool = False
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,9 @@ class Trainer:
         checkpoints: where to keep checkpoints; ``None`` keeps none. Rank 0 writes.
         config_hash: identifies the configuration; a checkpoint of another one is refused.
         targets: where the paths' targets come from; ``None``: the teacher is asked for every batch.
+
+    Raises:
+        ValueError: an epoch has fewer batches than one step takes, or the aggregator cannot be compiled.
     """
 
     def __init__(
@@ -110,6 +119,12 @@ class Trainer:
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"accumulate must not exceed the {len(loaders.train)} batches of an epoch, found {recipe.accumulate}"
+            )
+        uncompilable = [*distiller.aggregator.uncompilable, *(["diagnose"] if recipe.diagnosis else [])]
+        if recipe.compile and uncompilable:
+            raise ValueError(
+                f"compile must be false with {', '.join(uncompilable)}: gradients that are taken "
+                "within the forward pass break the one graph that torch.compile is to make; found true"
             )
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.optimizer = recipe.optimizer(parameter_groups(distiller))
@@ -177,6 +192,7 @@ class Trainer:
             recorder.add(state.step, progress, step)
             state.step += 1
         self._finite.finish()
+        self.distiller.aggregator.after_epoch()
         return recorder.finish(self.trajectory, state.epoch + 1)
 
     def _train_step(self, batches: Sequence[Batch], progress: float) -> Step:
@@ -186,25 +202,40 @@ class Trainer:
         steps = []
         for number, batch in enumerate(batches, start=1):
             with self._gradient_sync(number == len(batches)):
-                step = self._losses(batch)
+                targets = self.targets.targets(batch)
+                step = self._losses(batch, targets, self._looks_at(number))
                 self._finite.add(step, step=self.state.step, epoch=self.state.epoch + 1)
                 total = step.total / len(batches) if len(batches) > 1 else step.total
                 total.backward()  # type: ignore[no-untyped-call]
-            steps.append(Step(*(value.detach() for value in step)))
+            steps.append(step.detach())
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._clipped_parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        self.distiller.aggregator.after_step()
+        self.distiller.aggregator.after_step(self._look_again(batches[-1], targets))
         if self.scheduler is not None and self.recipe.scheduler_step == "batch":
             self.scheduler.step()
         if len(steps) == 1:
             return steps[0]
-        return Step(*(torch.stack(values).mean(0) for values in zip(*steps, strict=True)))
+        total, task, layers, weights = (
+            torch.stack(values).mean(0) for values in zip(*(step[:4] for step in steps), strict=True)
+        )
+        return Step(total, task, layers, weights, steps[0].products)
 
-    def _losses(self, batch: Batch) -> Step:
+    def _looks_at(self, number: int) -> Scope | None:
+        """Return where gradients are to be compared in the batch with this number, from 1, of the step."""
+        diagnosis = self.recipe.diagnosis
+        return diagnosis.scope if diagnosis and number == 1 and diagnosis.is_due(self.state.step) else None
+
+    def _losses(self, batch: Batch, targets: Mapping[str, Target], look: Scope | None) -> Step:
         # Without what it brought along, so that a compiled module sees batches of one kind, stored targets or not.
-        step: Step = self._module(replace(batch, targets={}), self.targets.targets(batch))
+        step: Step = self._module(replace(batch, targets={}), targets, look)
         return step
+
+    def _look_again(self, batch: Batch, targets: Mapping[str, Target]) -> Tensor | None:
+        """Return the losses of a batch after the step that it led to, where the aggregator wants them."""
+        if not self.distiller.aggregator.needs.second_look:
+            return None
+        return self.distiller.look_again(replace(batch, targets={}), targets)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Let DDP reduce gradients only with the last of the accumulated batches."""
@@ -249,7 +280,7 @@ class Trainer:
         if self.host.world_size == 1:
             return False
         mode = self.distiller.training
-        state = {name: value.clone() for name, value in self.distiller.state_dict().items()}
+        state = copy.deepcopy(self.distiller.state_dict())  # of tensors, and of whatever modules keep beside them
         self.distiller.train()
         batch = next(iter(self.loaders.train.epoch(0)))
         self.distiller(batch, self.targets.targets(batch)).total.backward()

@@ -14,7 +14,9 @@ class Trajectory:
 
     Columns: ``task/loss``, ``total/loss``, and for each path ``<path>/loss`` (the sum over its layers),
     ``<path>/weighted`` and ``<path>/weight`` (their quotient: under layer granularity the mean weight, by loss). A path
-    of several layers adds ``<path>.<layer>/loss|weight|weighted``.
+    of several layers adds ``<path>.<layer>/loss|weight|weighted``. Where gradients were looked at there are
+    ``<path>/cosine``, with the task's gradient, and ``<path>/gradient``, the length in units of the task's; in rows
+    without a look they are null.
 
     Args:
         layers: the layer names of each path, by path name.
@@ -42,6 +44,7 @@ class Trajectory:
         task: float,
         losses: Sequence[float],
         weights: Sequence[float],
+        gradients: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Add one row.
 
@@ -53,6 +56,7 @@ class Trajectory:
             task: the supervised loss.
             losses: one value for each layer of each path, in the order of ``layers``.
             weights: by how much each counted.
+            gradients: cosine with the task's gradient and relative length of each path's, where there was a look.
         """
         row: dict[str, float] = {"step": step, "epoch": epoch, "progress": progress}
         row["total/loss"] = total
@@ -62,14 +66,16 @@ class Trajectory:
             share = slice(position, position + len(names))
             row |= _path_columns(path, names, losses[share], weights[share])
             position += len(names)
+        for path, (cosine, length) in (gradients or {}).items():
+            row |= {f"{path}/cosine": cosine, f"{path}/gradient": length}
         self._rows.append(row)
 
     def table(self) -> pa.Table:
         """Return all rows as an Arrow table; step and epoch are int64, the rest float64."""
-        names = list(self._rows[0]) if self._rows else ["step", "epoch", "progress"]
+        names = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step", "epoch", "progress"]
         kinds = {"step": pa.int64(), "epoch": pa.int64()}
         return pa.table(
-            {name: pa.array([row[name] for row in self._rows], kinds.get(name, pa.float64())) for name in names}
+            {name: pa.array([row.get(name) for row in self._rows], kinds.get(name, pa.float64())) for name in names}
         )
 
     def write(self, path: Path) -> None:
@@ -85,7 +91,7 @@ class Trajectory:
         rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
         if rows and self.layers and not all(f"{name}/loss" in rows[0] for name in self.layers):
             raise ValueError(f"{path} records other paths than {', '.join(self.layers)}")
-        self._rows = rows
+        self._rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 def _path_columns(

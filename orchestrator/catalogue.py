@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from distill.schema import describe_option, nearest, schema, suggestion
-from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, TRANSFORM, Slot
+from distill.slots import AGGREGATOR, DATASET, MODEL, MODIFIER, OPTIMIZER, PATH, SCHEDULER, TASK, TRANSFORM, Slot
 from orchestrator.config.errors import UserError
 from orchestrator.config.stopping_slot import STOPPING_RULE
 
@@ -17,6 +17,7 @@ SEARCH_SPACES = "search_spaces"
 REGISTRIES: dict[str, Slot] = {
     "paths": PATH,
     "aggregators": AGGREGATOR,
+    "modifiers": MODIFIER,
     "tasks": TASK,
     "models": MODEL,
     "datasets": DATASET,
@@ -35,7 +36,7 @@ def ls(kind: str | None) -> int:
     """Print what a file can name: name, options, and the first line of the documentation.
 
     Args:
-        kind: one of ``KINDS``; ``None``: paths, aggregators, tasks, models, data sets and search spaces.
+        kind: one of ``KINDS``; ``None``: paths, aggregators, modifiers, tasks, models, data sets and search spaces.
 
     Raises:
         UserError: there is no such kind.

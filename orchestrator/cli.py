@@ -115,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
         _add(verb, "--tracking-uri", help="MLflow store; default: the one that was recorded")
 
     ls = _verb(verbs, "ls", "what a file can name, and the shipped search spaces", _ls)
-    ls.add_argument("kind", metavar="KIND", nargs="?", help="paths, aggregators, models, datasets, search_spaces, ...")
+    ls.add_argument(
+        "kind", metavar="KIND", nargs="?", help="paths, aggregators, modifiers, models, datasets, search_spaces, ..."
+    )
     cp = _verb(verbs, "cp", "copy a shipped search space to start from", _cp)
     cp.add_argument("name", metavar="NAME")
     cp.add_argument("destination", metavar="DEST", nargs="?", default=".", help="folder or new file; default: here")

@@ -15,6 +15,7 @@ from torch import nn
 
 from distill.checkpoint import Checkpoints
 from distill.counter_random import derive_seed
+from distill.diagnosis import Diagnosis
 from distill.host import Host
 from distill.optimization import optimizer_maker, scheduler_maker
 from distill.trainer import Recipe, Trainer
@@ -86,6 +87,7 @@ def _recipe(config: Mapping[str, Any]) -> Recipe:
         checkpoint_every=train["checkpoint_every"],
         seed=derive_seed(config["seed"], "recipe"),
         compile=train["compile"],
+        diagnosis=Diagnosis(**train["diagnose"]) if train["diagnose"] is not None else None,
     )
 
 

@@ -44,8 +44,9 @@ def draw(source: pa.Table | Path, destination: Path, *, title: str = "") -> Path
     """Draw losses, weights, and each path's share of the total over a run.
 
     Three panels: the losses and the weights on logarithmic scales (raw values span decades and compare only with
-    themselves), and the share of the total (task and weighted paths add up to one), which compares the paths. A path
-    whose layers have weights of their own gets a panel of them.
+    themselves), and the share of the total (task and weighted paths add up to one), which compares the paths. Where
+    gradients were looked at, a fourth has their cosines with the task's. A path whose layers have weights of their own
+    gets a panel of them.
 
     Args:
         source: the trajectory's table, or its Parquet file.
@@ -73,7 +74,7 @@ def _draw(columns: Mapping[str, Series], destination: Path, title: str) -> None:
 
     paths = _paths(columns)
     layered = [path for path in paths if _has_own_layer_weights(columns, path)]
-    num_panels = 3 if paths else 1
+    num_panels = 1 if not paths else 4 if _looked_at(columns, paths) else 3
     height = max(_PANEL_INCHES, (len(paths) + 2) * _LABEL_INCHES)  # every line has its label beside it
     num_rows, num_columns = _grid(len(layered), num_panels * height)
     with mpl.rc_context({"font.size": _FONT_POINTS, "axes.spines.top": False, "axes.spines.right": False}):
@@ -125,6 +126,11 @@ def _draw_paths(axes: NDArray[Any], columns: Mapping[str, Series], paths: Sequen
         weights = [_Line(path, columns[f"{path}/weight"], colours[path], dashes[path]) for path in paths]
         _lines(axes[1], steps, weights, "Weight")
         _shares(axes[2], columns, paths, colours)
+    looked_at = _looked_at(columns, paths)
+    if looked_at:
+        cosines = [_Line(path, columns[f"{path}/cosine"], colours[path], dashes[path]) for path in looked_at]
+        _lines(axes[3], steps, cosines, "Cosine of the gradient with the task's")
+        axes[3].axhline(0, color=_TASK_COLOUR, linewidth=0.8)
     axes[-1].set_xlabel(_x_label(columns))
 
 
@@ -140,6 +146,10 @@ def _draw_layers(axes: NDArray[Any], columns: Mapping[str, Series], paths: Seque
 def _paths(columns: Mapping[str, Series]) -> list[str]:
     names = [name.removesuffix("/weight") for name in columns if name.endswith("/weight")]
     return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+
+
+def _looked_at(columns: Mapping[str, Series], paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if f"{path}/cosine" in columns]
 
 
 def _layers(columns: Mapping[str, Series], path: str) -> list[str]:
@@ -164,13 +174,14 @@ def _layer_lines(columns: Mapping[str, Series], path: str) -> list[_Line]:
 
 def _lines(axis: Any, steps: Series, lines: Sequence[_Line], title: str) -> None:
     for line in lines:
-        x, y = _binned(steps, line.values)
-        if len(steps) > len(x):
-            axis.plot(steps, line.values, color=line.colour, alpha=0.18, linewidth=0.6, zorder=1)
+        known = np.isfinite(line.values)
+        if not known.any():
+            continue
+        x, y = _binned(steps[known], line.values[known])
+        if known.sum() > len(x):
+            axis.plot(steps[known], line.values[known], color=line.colour, alpha=0.18, linewidth=0.6, zorder=1)
         axis.plot(x, y, line.dash, color=line.colour, linewidth=2.2, marker="o" if len(x) == 1 else None, zorder=2)
-        finite = y[np.isfinite(y)]
-        if len(finite):
-            _label(axis, steps[-1], finite[-1], line.label, line.colour)
+        _label(axis, steps[-1], y[-1], line.label, line.colour)
     values = np.concatenate([line.values for line in lines])
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() / values.min() > 3:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 
-from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses
-from distill.options import finite
-
-logger = logging.getLogger(__name__)
-
-LARGE_WEIGHT = 1e4
-"""An unbounded weight above this is reported: by then one path's noise can outweigh everything else."""
-STEPS_BETWEEN_CHECKS = 100
-"""Reading a weight makes the GPU wait, so there it is looked at this seldom; weights drift slowly."""
+from distill.aggregators.base import Aggregate, Granularity, Losses
+from distill.aggregators.learned_scale import LARGE_WEIGHT, Initial, LearnedScale
+from distill.aggregators.modifiers.base import Modifier
 
 
-class Adaptive(Aggregator):
+class Adaptive(LearnedScale):
     """Learns how much each path counts: one scalar ``a_i`` a path (or a layer), trained with the student.
 
     The weight of a path is ``alpha_distill * exp(-a_i)``, and the sum of the ``a_i`` keeps it from vanishing::
@@ -33,7 +24,10 @@ class Adaptive(Aggregator):
     ``max_weight`` bounds it. The bound moves ``a_i`` back after each step instead of clamping the weight in the
     forward pass: a clamped weight has no gradient, and could never come down again when the loss grows. A loss far
     above 1 pushes ``a_i`` far up in the first steps, from where it returns by at most ``alpha_distill`` times the
-    learning rate a step (without momentum); set ``initial`` or ``learning_rate`` for such paths.
+    learning rate a step (without momentum): with SGD at 0.1, a loss of 1,000 sends its scalar to 955, and the path is
+    switched off for a thousand steps. ``initial: log_loss`` starts every ``a_i`` where it is going, at the logarithm of
+    its loss (the mean over the ranks) in the first batch of the training in which that loss is above 0, no further down
+    than ``max_weight`` (without a bound: than weight 1e4) allows. It costs one small all-reduce a step.
 
     Source: Chennupati et al. 2021 (arXiv:2110.09674); :func:`AdaptivePaper` is their exact form. It equals IMTL-L
     (Liu et al. 2021) with the sign of ``a`` flipped, and twice the uncertainty weighting of Kendall et al. 2018
@@ -41,20 +35,19 @@ class Adaptive(Aggregator):
     all weights towards ``alpha_distill``, and a bounded weight.
 
     Args:
-        granularity: ``path`` for one scalar a path, ``layer`` for one a layer.
+        granularity: what has a scalar of its own: each ``path``, each ``layer``, or groups of paths by name.
         alpha_distill: weight of all paths together, at least 0; 1 as in the paper.
         learning_rate: of the scalars, above 0; ``None`` for the optimiser's own, as in the paper.
         weight_decay: of the scalars, at least 0; ``None`` for the optimiser's own, as in the paper.
         max_weight: bound of ``alpha_distill * exp(-a_i)``, above 0; ``None`` for none, as in the paper.
-        initial: where every ``a_i`` starts; 0, as in the paper, is weight ``alpha_distill``.
+        initial: where every ``a_i`` starts; 0, as in the paper, is weight ``alpha_distill``; ``log_loss``: at the
+            logarithm of its first loss, where the path contributes ``alpha_distill``.
+        modifiers: what changes the weights before they count.
 
     Raises:
         ValueError: an option is out of bounds, or the first weight exceeds ``max_weight``; at ``connect``: a path
             can be negative, whose weight would grow without end.
     """
-
-    accepts_negative = False
-    a: nn.Parameter
 
     def __init__(
         self,
@@ -63,61 +56,27 @@ class Adaptive(Aggregator):
         learning_rate: float | None = None,
         weight_decay: float | None = 0.0,
         max_weight: float | None = LARGE_WEIGHT,
-        initial: float = 0.0,
+        initial: Initial = 0.0,
+        modifiers: Sequence[Modifier] = (),
     ) -> None:
-        super().__init__(granularity)
-        self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
-        self.learning_rate = None if learning_rate is None else finite("learning_rate", learning_rate, above=0)
-        self.weight_decay = None if weight_decay is None else finite("weight_decay", weight_decay, at_least=0)
-        self.max_weight = None if max_weight is None else finite("max_weight", max_weight, above=0)
-        self.initial = finite("initial", initial)
-        if self.max_weight is not None and self.initial < self._a_of(self.max_weight):
-            raise ValueError(
-                f"max_weight must be at least the first weight, alpha_distill * exp(-initial), found {max_weight} with "
-                f"alpha_distill={alpha_distill} and initial={initial}"
-            )
-        self._steps_since_check = 0
-        self._warned = False
+        super().__init__(
+            alpha_distill,
+            learning_rate,
+            weight_decay,
+            max_weight,
+            initial,
+            granularity=granularity,
+            modifiers=modifiers,
+        )
 
-    def allocate(self, num_keys: int) -> None:
-        self.a = nn.Parameter(torch.full((num_keys,), self.initial))
+    def scales(self, num_keys: int) -> list[float]:
+        return [self.alpha_distill] * num_keys
 
     def forward(self, losses: Losses) -> Aggregate:
-        weights = self.alpha_distill * torch.exp(-self.a)  # [key]
-        total = losses.task + (weights * losses.paths).sum() + self.alpha_distill * self.a.sum()
+        a = self.scalars(losses.paths)  # [key]
+        weights = self.alpha_distill * torch.exp(-a)
+        total = losses.task + (weights * losses.paths).sum() + self.alpha_distill * a.sum()
         return Aggregate(total, weights.detach())
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Bring weights back to ``max_weight``; without a bound, warn once about a large one."""
-        if self.max_weight is not None:
-            self.a.clamp_(min=self._a_of(self.max_weight))
-            return
-        self._steps_since_check += 1
-        if not self._warned and (self.a.device.type == "cpu" or self._steps_since_check >= STEPS_BETWEEN_CHECKS):
-            self._steps_since_check = 0
-            self._warn_of_large_weights()
-
-    def parameter_options(self) -> dict[str, Any]:
-        """Return ``lr`` and ``weight_decay`` where they are not the optimiser's own."""
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        return {name: value for name, value in options.items() if value is not None}
-
-    def _a_of(self, weight: float) -> float:
-        """Return the ``a`` that gives ``weight``."""
-        return math.log(self.alpha_distill / weight) if self.alpha_distill else -math.inf
-
-    def _warn_of_large_weights(self) -> None:
-        large = (self.a < self._a_of(LARGE_WEIGHT)).tolist()
-        names = [key for key, is_large in zip(self.keys, large, strict=True) if is_large]
-        if names:
-            self._warned = True
-            logger.warning(
-                "the learned weight of %s has passed %g and has no bound: the loss is close to zero; "
-                "Adaptive with max_weight bounds it",
-                ", ".join(names),
-                LARGE_WEIGHT,
-            )
 
 
 def AdaptivePaper(granularity: Granularity = "path") -> Adaptive:  # noqa: N802, named like the classes beside it in YAML

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 
-from distill.aggregators.base import Aggregate, Aggregator, Losses, weighted_sum
+from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
 from distill.options import finite
 
 
@@ -27,8 +29,8 @@ class Equal(Aggregator):
         ValueError: ``alpha_distill`` is negative or not finite.
     """
 
-    def __init__(self, alpha_distill: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, alpha_distill: float = 1.0, **common: Unpack[Common]) -> None:
+        super().__init__(**common)
         self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
 
     def forward(self, losses: Losses) -> Aggregate:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from distill.aggregators.base import Aggregate, Aggregator, Losses, weighted_sum
+from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
+from distill.aggregators.names import check_names
 from distill.options import finite
 
 
@@ -30,19 +32,12 @@ class Fixed(Aggregator):
 
     values: Tensor
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
+    def __init__(self, weights: Mapping[str, float], **common: Unpack[Common]) -> None:
+        super().__init__(**common)
         self.weights = {name: finite(f"weights.{name}", weight) for name, weight in weights.items()}
 
     def allocate(self, num_keys: int) -> None:
-        missing = [key for key in self.keys if key not in self.weights]
-        unknown = [name for name in self.weights if name not in self.keys]
-        if missing or unknown:
-            raise ValueError(
-                "weights must name every path and nothing else; "
-                f"paths without a weight: {', '.join(missing) or 'none'}; "
-                f"weights without a path: {', '.join(unknown) or 'none'}; paths: {', '.join(self.keys) or 'none'}"
-            )
+        check_names("weights", "weight", self.weights, self.keys)
         # Not persistent: an option, not something learned.
         self.register_buffer("values", torch.tensor([self.weights[key] for key in self.keys]), persistent=False)
 

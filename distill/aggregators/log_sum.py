@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from distill import distributed
 from distill.aggregators.base import Aggregate, Aggregator, Granularity, Losses
+from distill.aggregators.modifiers.base import Modifier
 from distill.options import finite
 
 
@@ -24,9 +27,10 @@ class LogSum(Aggregator):
     2021 has the same one), known as scale-invariant linear scalarisation in Navon et al. 2022 (arXiv:2202.01017).
 
     Args:
-        granularity: ``path`` for the logarithm of a path's summed loss, ``layer`` for one logarithm a layer.
+        granularity: whose summed loss a logarithm is taken of: each ``path``, each ``layer``, or groups by name.
         alpha_distill: weight of all paths together, at least 0; 1 as in the paper.
         epsilon: above 0; the default is far below any loss that a path of ours takes on during training.
+        modifiers: what changes the weights before they count.
 
     Raises:
         ValueError: an option is out of bounds; at ``connect``: a path can be negative, which has no logarithm.
@@ -34,8 +38,14 @@ class LogSum(Aggregator):
 
     accepts_negative = False
 
-    def __init__(self, granularity: Granularity = "path", alpha_distill: float = 1.0, epsilon: float = 1e-8) -> None:
-        super().__init__(granularity)
+    def __init__(
+        self,
+        granularity: Granularity = "path",
+        alpha_distill: float = 1.0,
+        epsilon: float = 1e-8,
+        modifiers: Sequence[Modifier] = (),
+    ) -> None:
+        super().__init__(granularity, modifiers)
         self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
         self.epsilon = finite("epsilon", epsilon, above=0)
 

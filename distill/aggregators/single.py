@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 
-from distill.aggregators.base import Aggregate, Aggregator, Losses, weighted_sum
+from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
 from distill.options import finite
 
 
@@ -25,8 +27,8 @@ class Single(Aggregator):
         ValueError: ``weight`` is not finite; at ``connect``: there is not exactly one path.
     """
 
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, weight: float = 1.0, **common: Unpack[Common]) -> None:
+        super().__init__(**common)
         self.weight = finite("weight", weight)
 
     def allocate(self, num_keys: int) -> None:

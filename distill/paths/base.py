@@ -59,6 +59,10 @@ class Path(nn.Module, ABC):
         """Names of the path's losses and of its target's tensors; one a pair, unless a path says otherwise."""
         return tuple(pair.layer for pair in self.pairs)
 
+    def pairs_of(self, layer: str) -> tuple[TapPair, ...]:
+        """Return the pairs whose taps a layer's loss reads: the one of its name, unless a path says otherwise."""
+        return tuple(pair for pair in self.pairs if pair.layer == layer) or self.pairs
+
     def connect(self, student: Probe, teacher: Probe) -> None:
         """Choose the taps and build what depends on their shapes.
 

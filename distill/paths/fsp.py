@@ -14,7 +14,7 @@ from distill.adapter import Adapter
 from distill.batch import Batch
 from distill.paths.base import FeaturePath, TapChoice, Taps, Target, key, no_autocast, widen
 from distill.paths.sizes import pooled_alike
-from distill.taps import Probe
+from distill.taps import Probe, TapPair
 
 MIN_STAGES = 2
 
@@ -68,6 +68,10 @@ class FSP(FeaturePath):
     def layers(self) -> tuple[str, ...]:
         """Names of the transitions, one less than pairs."""
         return tuple(f"{one.layer}-{other.layer}" for one, other in pairwise(self.pairs))
+
+    def pairs_of(self, layer: str) -> tuple[TapPair, ...]:
+        """Return both ends of a transition."""
+        return dict(zip(self.layers, pairwise(self.pairs), strict=True))[layer]
 
     def build(self, student: Probe, teacher: Probe) -> None:
         """Build an adapter for each stage whose widths differ.

@@ -59,6 +59,17 @@ class Probe:
         nearest = difflib.get_close_matches(name, names, cutoff=0.5) or [tap.name for tap in self.stages]
         raise ValueError(f"the model has no module {name!r}; nearest names: {', '.join(nearest) or 'none'}")
 
+    def depth(self, name: str) -> tuple[int, int]:
+        """Return what is larger the later in the forward pass a tap is read, to compare taps by.
+
+        Modules count by when they end; what enters an activation function comes right before what the function made.
+        """
+        order = {known: number for number, known in enumerate(self.taps)}
+        if name in order:
+            return order[name], 1
+        entering = [order[made] for made, before in self.unactivated.items() if before and before.name == name]
+        return min(entering), 0
+
     def before_activation(self, name: str) -> Tap:
         """Return the tap with the values of ``name`` before their activation function; ``name`` itself without one.
 

@@ -46,8 +46,13 @@ class TapReader:
                 )
         self._handles = [self._hook(tap, modules[tap.module]) for tap in self._taps.values()]
 
-    def __call__(self, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """Run the model on ``[batch, channel, height, width]``.
+    def __call__(self, images: Tensor, sources: dict[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
+        """Run the model.
+
+        Args:
+            images: ``[batch, channel, height, width]``.
+            sources: gets, by tap name, the model's own tensors that the activations are views of: what the output
+                depends on, so that gradients of both can be taken there.
 
         Returns:
             What the model returned, and by tap name the activations as ``[batch, channel, height, width]``, views of
@@ -64,6 +69,8 @@ class TapReader:
             self._seen = None
         activations = {OUTPUT: self._logits(output)}
         activations |= {name: self._activation(name, seen) for name in self._taps}
+        if sources is not None:
+            sources |= {OUTPUT: activations[OUTPUT], **{name: tensor for name, (tensor, _) in seen.items()}}
         return output, activations
 
     def read(self, images: Tensor, only: Collection[str]) -> dict[str, Tensor]:
@@ -109,16 +116,16 @@ class TapReader:
             return module.register_forward_hook(partial(self._collect, tap.name))
         return module.register_forward_pre_hook(partial(self._collect_input, tap.name, tap.entering))
 
-    def _collect_input(self, name: str, call: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _collect_input(self, name: str, call: int, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """Keep what enters the module; return what shall enter it where that is something else."""
         if self._seen is None:
-            return
+            return None
         self._calls[name] = self._calls.get(name, 0) + 1
         if self._calls[name] != call + 1:
-            return
-        entering = inputs[0]
-        if getattr(module, "inplace", False):  # what is read must outlive what the module does to it
-            entering = entering.clone()
-        self._keep(name, entering)
+            return None
+        self._keep(name, inputs[0])
+        # What is read must outlive what the module does to it in place.
+        return (inputs[0].clone(), *inputs[1:]) if getattr(module, "inplace", False) else None
 
     def _collect(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._seen is None:

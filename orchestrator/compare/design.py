@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -107,12 +109,37 @@ class Design:
         """Return the pairs that take ``path`` away from the set of all paths."""
         return [pair for pair in self.pairs(path) if self.arms[pair[0]].paths == self.paths]
 
-    def contrast(self, pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-        """Return the mean over ``pairs`` of first minus second as weights of the arms, ``[arm]``."""
+    def shapley(self, path: str) -> dict[tuple[int, int], float]:
+        """Return the pairs of ``path``, each with its share of the exact Shapley value; the shares sum to one.
+
+        Of ``n`` paths, the pair that adds ``path`` to a set of ``s`` others has the share ``s! (n - 1 - s)! / n!``:
+        that of the orders of adding all paths in which these others come first (Shapley 1953). It takes all subsets,
+        of one aggregator and context; the mean over those that have them. Empty where none has.
+        """
+        families: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for pair in self.pairs(path):
+            arm = self.arms[pair[0]]
+            families[json.dumps([arm.aggregator, dict(arm.context)], sort_keys=True, default=str)].append(pair)
+        num_others = len(self.paths) - 1
+        complete = [pairs for pairs in families.values() if len(pairs) == 2**num_others]
+        shares = {}
+        for pair in (pair for pairs in complete for pair in pairs):
+            before = len(self.arms[pair[1]].paths)
+            orders = math.comb(num_others, before) * (num_others + 1)
+            shares[pair] = 1 / (orders * len(complete))
+        return shares
+
+    def contrast(self, pairs: Sequence[tuple[int, int]], shares: Sequence[float] | None = None) -> NDArray[np.float64]:
+        """Return the mean over ``pairs`` of first minus second as weights of the arms, ``[arm]``.
+
+        Args:
+            pairs: positions of arms.
+            shares: how much each pair counts; alike where not given.
+        """
         weights = np.zeros(len(self.arms))
-        for first, second in pairs:
-            weights[first] += 1 / len(pairs)
-            weights[second] -= 1 / len(pairs)
+        for (first, second), share in zip(pairs, shares or [1 / len(pairs)] * len(pairs), strict=True):
+            weights[first] += share
+            weights[second] -= share
         return weights
 
     def why_undecidable(self, path: str) -> str | None:

@@ -30,8 +30,12 @@ class Fit:
         precisions = self.noise.precisions if self.noise is not None else None
         self._solution = design.model().solution(precisions) if len(values) else None
 
-    def estimate(self, pairs: Sequence[tuple[int, int]]) -> Estimate | None:
+    def estimate(self, pairs: Sequence[tuple[int, int]], shares: Sequence[float] | None = None) -> Estimate | None:
         """Estimate the mean over ``pairs`` of first arm minus second arm.
+
+        Args:
+            pairs: positions of arms.
+            shares: how much each pair counts; alike where not given.
 
         Returns:
             The estimate, without an interval where no noise could be measured; None without pairs, or where the
@@ -39,7 +43,7 @@ class Fit:
         """
         if not pairs:
             return None
-        weights = self.design.model().weights(self.design.contrast(pairs), self._solution)
+        weights = self.design.model().weights(self.design.contrast(pairs, shares), self._solution)
         if weights is None:
             return None
         difference = float(weights @ self._values)

@@ -52,7 +52,7 @@ def arms_grid(comparison: Comparison, *, path_width: int, setting_width: int) ->
 
 
 def paths_grid(comparison: Comparison) -> Grid:
-    """Return the table of path effects: mean over all pairs, add-one and leave-one-out side by side."""
+    """Return the table of path effects: mean over all pairs, add-one, leave-one-out and Shapley value side by side."""
     decimals = comparison.metric.decimals
     rows = []
     for item in comparison.paths:
@@ -60,18 +60,20 @@ def paths_grid(comparison: Comparison) -> Grid:
         effect = _or_dash(item.effect, decimals)
         pairs = str(item.effect.num_pairs) if item.effect is not None else "0"
         added, left = (_or_dash(estimate, decimals) for estimate in (item.add_one, item.leave_one_out))
-        rows.append(Row((item.path, effect, pairs, added, left, smallest, item.verdict)))
+        shapley = "" if item.shapley is None else with_interval(item.shapley, decimals)
+        rows.append(Row((item.path, effect, pairs, added, left, shapley, smallest, item.verdict)))
     header = (
         "path",
         "effect of adding it",
         "pairs",
         "added to the student alone",
         "added to all others",
+        "Shapley value",
         "decidable",
         "verdict",
     )
     notes = tuple(f"Not decidable: {', '.join(names)}; {reason}." for reason, names in comparison.undecidable.items())
-    return Grid(header, tuple(rows), frozenset({2, 5}), notes).without_empty_columns()
+    return Grid(header, tuple(rows), frozenset({2, 6}), notes).without_empty_columns()
 
 
 def aggregators_grid(comparison: Comparison) -> Grid:

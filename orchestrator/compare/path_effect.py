@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.compare.decidable import smallest_effect
@@ -20,6 +21,8 @@ class PathEffect:
         effect: the mean over the pairs; None where there is no pair.
         add_one: the path added to the student alone; None where that was not run.
         leave_one_out: the set of all paths against the set without this one; None where that was not run.
+        shapley: its exact Shapley value, which shares the gain of all paths together out among them; None where not all
+            subsets were run.
         p_value: two-sided, after Holm's correction over the paths; None without a measured noise.
         smallest_decidable: the effect that this sweep decides in four of five repetitions.
         reason: why it is not decidable, else None.
@@ -30,6 +33,7 @@ class PathEffect:
     effect: Estimate | None
     add_one: Estimate | None
     leave_one_out: Estimate | None
+    shapley: Estimate | None
     p_value: float | None
     smallest_decidable: float | None
     reason: str | None
@@ -57,12 +61,17 @@ def path_effects(fit: Fit, *, sign: int, paths: tuple[str, ...]) -> tuple[PathEf
                 effect=effect,
                 add_one=fit.estimate(design.add_one(path)),
                 leave_one_out=fit.estimate(design.leave_one_out(path)),
+                shapley=fit.estimate(*_listed(design.shapley(path))),
                 p_value=adjusted[path],
                 smallest_decidable=_smallest(effect, num_tested),
                 reason=_why_undecidable(fit, path) if effect is None else None,
             )
         )
     return tuple(sorted(found, key=lambda item: (item.effect is None, -sign * _difference(item), item.path)))
+
+
+def _listed(shares: Mapping[tuple[int, int], float]) -> tuple[list[tuple[int, int]], list[float]]:
+    return list(shares), list(shares.values())
 
 
 def _difference(item: PathEffect) -> float:

@@ -38,6 +38,7 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
                 "effect": _estimate(item.effect),
                 "add_one": _estimate(item.add_one),
                 "leave_one_out": _estimate(item.leave_one_out),
+                "shapley": _estimate(item.shapley),
                 "p_value_holm": item.p_value,
                 "smallest_decidable": item.smallest_decidable,
             }

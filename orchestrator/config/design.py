@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -28,6 +28,8 @@ Refuses = Callable[[Mapping[str, Any], Mapping[str, Any]], str]
 
 FOR_STUDENT = ("student", "data", "data_seed", "task", "train")
 """The sections that a student trained alone depends on."""
+GRANULARITY = "granularity"
+"""The option of an aggregator that may map groups to lists of paths."""
 ALONE: Mapping[str, Any] = {"use": "Equal"}
 """The aggregator of a student trained alone, which has nothing to aggregate."""
 
@@ -39,7 +41,7 @@ class Design:
     is added for each seed and each grid value that concerns it. With ``run.num_arms``, arms are proposed instead, the
     grids being choices among others. An aggregator that refuses a path set, such as Single a set of two, is left out
     with that set, and ``notes`` say so. An option of an aggregator that maps path names to values (the weights of
-    Fixed) is cut down to the paths of the set.
+    Fixed) is cut down to the paths of the set; so are the groups of its ``granularity``.
 
     Args:
         experiment: the resolved file.
@@ -177,6 +179,8 @@ class Design:
         written = document.data.get(PATHS) or {}
         document = document.with_value(PATHS, {name: written[name] for name in arm.paths}, origin=PATHS)
         aggregator = {option: self._only(arm.paths, value) for option, value in document.data[AGGREGATOR].items()}
+        if isinstance(aggregator.get(GRANULARITY), Mapping):
+            aggregator[GRANULARITY] = self._groups(arm.paths, document.data[AGGREGATOR][GRANULARITY])
         return document.with_value(AGGREGATOR, aggregator, origin=arm.choices[AGGREGATOR].origin)
 
     def _keep_teacher_training(self, document: Document) -> Document:
@@ -193,6 +197,15 @@ class Design:
         if not isinstance(value, Mapping) or not value or not set(value) <= set(self.experiment.paths):
             return value
         return {name: value[name] for name in paths if name in value}
+
+    def _groups(self, paths: Collection[str], groups: Mapping[str, Any]) -> dict[str, Any]:
+        """Cut the groups of an aggregator down to ``paths``; a group without any is none.
+
+        What is no path of the file stays, for the aggregator to refuse.
+        """
+        absent = set(self.experiment.paths) - set(paths)
+        left = {name: [path for path in members if path not in absent] for name, members in groups.items()}
+        return {name: members for name, members in left.items() if members or not groups[name]}
 
 
 def with_choices(document: Document, choices: Mapping[str, Choice]) -> Document:

@@ -17,7 +17,7 @@ from orchestrator.config.sections import ModelSection, RunOptions, Spec, Teacher
 OPERATIONAL = ("storage", "tracking_uri", "max_concurrent", "max_failures", "num_arms", "store_gib")
 """Keys of ``run`` that leave every result as it is; they may change between an attempt and its ``--resume``."""
 
-LATER: Mapping[str, Any] = {"views": None, "compile": False}
+LATER: Mapping[str, Any] = {"views": None, "compile": False, "diagnose": None}
 """Options of ``train`` that came later, with their defaults: they count where they differ, so that results keep their
 hash."""
 

@@ -12,7 +12,8 @@ def labels(values: Sequence[Any]) -> list[str]:
     """Return a name for each value, unique among them.
 
     ``{use: Adaptive}`` is ``Adaptive``; beside ``{use: Adaptive, granularity: layer}``, that one is
-    ``Adaptive-layer``, named by what distinguishes it. A model section is named by its model.
+    ``Adaptive-layer``, named by what distinguishes it. What modifies it is part of its name, whatever is beside it:
+    ``Equal-CosineGate`` is no ``Equal``. A model section is named by its model.
     """
     heads = [_head(value) for value in values]
     counts = Counter(heads)
@@ -56,7 +57,11 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def _head(value: Any) -> str:
     if isinstance(value, Mapping):
         name = value.get("use", value.get("model", ""))
-        return str(name).rpartition(".")[2] if not isinstance(name, Mapping) else _head(name)
+        if isinstance(name, Mapping):
+            return _head(name)
+        modifiers = value.get("modifiers")
+        parts = [str(name), *map(_head, modifiers)] if isinstance(modifiers, list | tuple) else [str(name)]
+        return "-".join(part.rpartition(".")[2] for part in parts)
     if isinstance(value, list | tuple):
         return "+".join(_head(item) for item in value)
     return scalar(value)
@@ -64,13 +69,24 @@ def _head(value: Any) -> str:
 
 def _distinguished(value: Any, rivals: Sequence[Any]) -> str:
     """Name a value by the options in which it differs from others of the same head; the plainest has none to show."""
-    own = flat(value)
     parts = [_head(value)]
-    for key, item in own.items():
-        if any(flat(rival).get(key, _MISSING) != item for rival in rivals):
-            is_number = isinstance(item, int | float) and not isinstance(item, bool)
-            parts.append(f"{key.rpartition('.')[2]}={scalar(item)}" if is_number else scalar(item))
+    for key, item in _leaves(value).items():
+        if any(_leaves(rival).get(key, _MISSING) != item for rival in rivals):
+            is_text = not isinstance(item, int | float | list | tuple) or isinstance(item, bool)
+            parts.append(_head(item) if is_text else f"{key.rpartition('.')[2]}={_head(item) or 'none'}")
     return "-".join(parts)
+
+
+def _leaves(value: Any) -> dict[str, Any]:
+    """Return :func:`flat` of a value, with lists of single values whole: the members of a group belong together."""
+    if not isinstance(value, Mapping | list | tuple):
+        return {"": value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        is_list = isinstance(item, list | tuple) and not any(isinstance(each, Mapping | list | tuple) for each in item)
+        inner = {"": item} if is_list or not item else _leaves(item)
+        leaves |= {f"{key}.{name}" if name else str(key): leaf for name, leaf in inner.items()}
+    return leaves
 
 
 _MISSING = object()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from distill.annotations import Rule
+from distill.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from orchestrator.schedulers.stopping_rule import StoppingRule
@@ -54,6 +55,8 @@ class TrainOptions:
         views: number of augmentations of each image, which the epochs show in turn; ``None``: a new one each epoch.
         compile: whether ``torch.compile`` makes one graph of student, paths and aggregator; worth its minutes in long
             trainings.
+        diagnose: compares each path's gradient with the task's now and then, ``{every: STEPS, scope: taps | last |
+            all}``; ``{}`` for every 50 steps in the last stage; ``None``: never.
     """
 
     epochs: Count
@@ -70,6 +73,7 @@ class TrainOptions:
     checkpoint_every: Count = 1
     views: Count | None = None
     compile: bool = False
+    diagnose: Diagnosis | None = None
 
 
 @dataclass(frozen=True)

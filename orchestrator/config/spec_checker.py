@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from distill.blueprint import RejectedError
-from distill.build import blueprint, check
+from distill.build import blueprint, build, check
 from distill.data.base import Dataset
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, Slot
@@ -43,6 +43,8 @@ class SpecChecker:
         judge("task", experiment.task, TASK, {})
         judge("data", experiment.data, DATASET, {})
         judge("aggregator", experiment.aggregator, AGGREGATOR, {})
+        if experiment.train.compile and not any(problem.key.startswith("aggregator") for problem in problems):
+            problems += _uncompiled(experiment)
         for name, spec in experiment.paths.items():
             judge(f"paths.{name}", spec, PATH, {})
         if experiment.run.scheduler is not None:
@@ -109,6 +111,14 @@ class SpecChecker:
         found = check(train.scheduler, SCHEDULER, modules=modules, provided=None if problems else provided)
         found = found or _needs_more(train.scheduler, SCHEDULER, modules)
         return problems + [problem.under(f"{key}.scheduler") for problem in found]
+
+
+def _uncompiled(experiment: Experiment) -> list[Problem]:
+    """Refuse to compile what looks at gradients; the trainer says why."""
+    if not build(experiment.aggregator, AGGREGATOR, modules=experiment.modules).needs.gradients:
+        return []
+    message = "must be false for an aggregator or a modifier that looks at gradients, such as CosineGate"
+    return [Problem("train.compile", message)]
 
 
 def _modules(modules: tuple[str, ...]) -> list[Problem]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -227,10 +229,20 @@ def test_a_factory_that_takes_anything_is_given_what_the_data_say(own):
 
 REQUIRED = {
     "Fixed": {"weights": {"a": 1.0}},
+    "GradientBalance": {"method": "PCD"},
+    "GradientDirection": {"method": "ConFIG"},
     "WideResNet": {"depth": 16, "widen": 2},
     "EachImage": {"transform": {"use": "torchvision.transforms.v2.RandAugment"}},
     "RandomResizedCrop": {"size": 8},
 }
+
+
+def write_record(path):
+    pq.write_table(pa.table({"progress": [0.0], "a/weight": [1.0]}), path)
+
+
+FILES = {"Replay": {"file": write_record}}
+"""What writes the files that options of this name point to."""
 
 
 def registered():
@@ -241,9 +253,12 @@ def registered():
 
 
 @pytest.mark.parametrize(("slot", "name"), registered())
-def test_everything_registered_can_be_checked_completed_and_checked_again(slot, name):
+def test_everything_registered_can_be_checked_completed_and_checked_again(slot, name, tmp_path):
+    files = {option: tmp_path / option for option in FILES.get(name, {})}
+    for option, path in files.items():
+        FILES[name][option](path)
     provided = {"num_classes": 10, "in_channels": 3} if slot is MODEL else {}
-    spec = {"use": name, **REQUIRED.get(name, {})}
+    spec = {"use": name, **REQUIRED.get(name, {}), **{option: str(path) for option, path in files.items()}}
     with torch.device("meta" if slot is MODEL else "cpu"):
         assert check(spec, slot, provided=provided) == []
     complete = blueprint(spec, slot).plain()

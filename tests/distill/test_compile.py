@@ -9,7 +9,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from distill import paths
-from distill.aggregators import Adaptive, Equal
+from distill.aggregators import Adaptive, Equal, LogSum
+from distill.aggregators.modifiers import Bound, Normalize, Ramp
 from distill.batch import Batch, Samples
 from distill.distiller import Distiller
 from distill.models import ResNet8
@@ -69,5 +70,32 @@ def test_a_distiller_compiles_to_one_graph_once_and_computes_the_same(non_negati
     assert counter.frame_count == num_phases
     for value, expected in zip(other.parameters(), distiller.parameters(), strict=True):
         torch.testing.assert_close(value.grad, expected.grad, rtol=1e-4, atol=1e-6)
+    for value, expected in zip(other.buffers(), distiller.buffers(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modifiers_that_look_at_no_gradients_are_part_of_the_one_graph():
+    def modified():
+        torch.manual_seed(0)
+        teacher = Teacher(ResNet8(num_classes=4, width=16), Classification())
+        modifiers = [Bound(0.9, growth=1.01, over=2), Ramp(shape="cosine"), Normalize(0.5)]
+        kinds = {"at": paths.AttentionTransfer(), "kd": paths.SoftTarget()}
+        aggregator = LogSum("layer", modifiers=modifiers)
+        sample = IMAGES[:2]
+        distiller = Distiller(
+            ResNet8(num_classes=4, width=8), teacher, kinds, aggregator, Classification(), sample=sample
+        )
+        return distiller.train(), distiller.targets(teacher(IMAGES))
+
+    (distiller, targets), (other, _) = modified(), modified()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(other, backend=counter, fullgraph=True)
+    for progress in (0.0, 0.25, 0.5, 0.9):
+        for each in (distiller, other):
+            each.advance(progress)
+        for value, expected in zip(compiled(BATCH, targets), distiller(BATCH, targets), strict=True):
+            torch.testing.assert_close(value, expected)
+    assert counter.frame_count == 1
     for value, expected in zip(other.buffers(), distiller.buffers(), strict=True):
         torch.testing.assert_close(value, expected)

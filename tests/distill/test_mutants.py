@@ -1,7 +1,8 @@
 """Do the golden values notice a wrong sign, norm or reduction?  Each mutant of the source must fail at least one.
 
 A mutant replaces one piece of a module's text; the module is executed aside, and the golden values of
-`tests/distill/paths`, `tests/distill/aggregators` and `tests/distill/test_adapter.py` run against what it defines.
+`tests/distill/paths`, `tests/distill/aggregators` (modifiers and gradients among them) and
+`tests/distill/test_adapter.py` run against what it defines.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from unittest import mock
 import pytest
 
 from distill import adapter, aggregators, paths
+from distill.aggregators import gradients, modifiers
 
-for folder in ("paths", "aggregators", "."):  # the goldens import their neighbours by name, as pytest lets them
+# The goldens import their neighbours by name, as pytest lets them.
+for folder in ("paths", "aggregators", "aggregators/modifiers", "."):
     if str(Path(__file__).parent / folder) not in sys.path:
         sys.path.append(str(Path(__file__).parent / folder))
 
 FAMILIES: dict[str, ModuleType] = {
     **dict.fromkeys(paths.__all__, paths),
     **dict.fromkeys(aggregators.__all__, aggregators),
+    **dict.fromkeys(modifiers.__all__, modifiers),
+    **dict.fromkeys(("SharedGradients", "TapGradients"), gradients),
     "Adapter": adapter,
 }
 

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from functools import partial
 
@@ -5,7 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from distill.aggregators import Adaptive, Equal, LogSum
+from distill.aggregators import (
+    DWA,
+    FAMO,
+    Adaptive,
+    Equal,
+    GradientBalance,
+    GradientDirection,
+    GradNorm,
+    LogSum,
+    RandomWeights,
+    Replay,
+)
+from distill.aggregators.modifiers import Bound, CosineGate, Ramp
+from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
 from distill.distiller import Distiller
@@ -89,6 +103,22 @@ def test_the_trajectory_has_every_logged_step_once(make_loader):
     assert table["attention.layer1/weight"][5].as_py() > 1.0
 
 
+@pytest.mark.parametrize("granularity", ["path", "layer"])
+def test_a_replayed_run_makes_the_same_student(make_loader, tmp_path, granularity):
+    # Weights that moved by themselves, and the same ones as a schedule: where the rest is alike, so is every bit.
+    recipe = dataclasses.replace(RECIPE, log_every=1)
+    learned = make_trainer(make_loader, aggregator=Adaptive(granularity), recipe=recipe)
+    learned.run()
+    learned.trajectory.write(tmp_path / "trajectory.parquet")
+    replay = Replay(str(tmp_path / "trajectory.parquet"), granularity=granularity)
+    replayed = make_trainer(make_loader, aggregator=replay, recipe=recipe)
+    replayed.run()
+    for name, value in learned.distiller.student.state_dict().items():
+        assert torch.equal(value, replayed.distiller.student.state_dict()[name]), name
+    again, before = replayed.trajectory.table(), learned.trajectory.table()
+    assert again["soft_target/weight"].equals(before["soft_target/weight"])
+
+
 class Stopping(LocalHost):
     """Asks to stop after some epochs, as a killed and resumed run would see it."""
 
@@ -100,7 +130,35 @@ class Stopping(LocalHost):
         return len(self.history) >= self.after
 
 
-@pytest.mark.parametrize("make_aggregator", [Equal, Adaptive, partial(Adaptive, "layer"), LogSum])
+def same(ours, theirs):
+    return torch.equal(ours, theirs) if torch.is_tensor(ours) else ours == theirs
+
+
+def gated(scope, **options):
+    gate = CosineGate(scope, every=3, wait=1, smoothing=0.5, z=0.1, **options)
+    return Adaptive(modifiers=[gate, Bound(growth=1.05, over=5), Ramp()])
+
+
+@pytest.mark.parametrize(
+    "make_aggregator",
+    [
+        Equal,
+        Adaptive,
+        partial(Adaptive, "layer"),
+        partial(Adaptive, initial="log_loss"),
+        LogSum,
+        FAMO,
+        DWA,
+        RandomWeights,
+        partial(GradNorm, every=3),
+        partial(GradientBalance, "PCD", every=3),
+        partial(GradientBalance, "ExcessMTL", granularity="layer"),
+        partial(GradientDirection, "GradDrop", scope="all"),
+        partial(gated, "taps"),
+        partial(gated, "last", form="smooth"),
+        partial(gated, "all", start="closed"),
+    ],
+)
 def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make_aggregator):
     make = partial(make_trainer, make_loader, paths=None, dropout=True, config_hash="same")
     whole = make(aggregator=make_aggregator())
@@ -113,9 +171,54 @@ def test_stop_and_resume_equals_never_having_stopped(make_loader, tmp_path, make
     assert resumed.state.epoch == 1
     result = resumed.run()
     for name, value in whole.distiller.state_dict().items():
-        assert torch.equal(value, resumed.distiller.state_dict()[name]), name
+        torch.testing.assert_close(resumed.distiller.state_dict()[name], value, rtol=0, atol=0, msg=name)
     assert resumed.trajectory.table().equals(whole.trajectory.table())
     assert {**result, "minutes": 0} == {**expected, "minutes": 0}
+
+
+def test_without_the_gate_s_state_resuming_differs(make_loader, tmp_path):
+    """The control of the gated cases above: a resumed gate goes on where it was, in looks and in steps."""
+    make = partial(make_trainer, make_loader, config_hash="same")
+    whole = make(aggregator=gated("taps"))
+    whole.run()
+    stopped = make(aggregator=gated("taps"), host=Stopping(1), checkpoints=Checkpoints(tmp_path))
+    stopped.run()
+    assert stopped.distiller.aggregator.modifiers[0].get_extra_state() == {"step": 3}
+    resumed = make(aggregator=gated("taps"), checkpoints=Checkpoints(tmp_path))
+    resumed.resume()
+    resumed.distiller.aggregator.modifiers[0].set_extra_state({"step": -1})
+    resumed.run()
+    looks = [trainer.distiller.aggregator.modifiers[0]._looks.tolist() for trainer in (whole, resumed)]
+    assert looks == [[4.0, 4.0], [5.0, 5.0]]
+
+
+def test_accumulated_batches_are_one_step_to_a_gate(make_loader):
+    recipe = dataclasses.replace(RECIPE, accumulate=2)
+    trainer = make_trainer(make_loader, aggregator=gated("taps"), recipe=recipe)
+    trainer.run()
+    assert trainer.state.step == 6
+    assert trainer.distiller.aggregator.modifiers[0]._looks.tolist() == [2.0, 2.0]
+
+
+def test_a_gate_is_not_compiled(make_loader):
+    with pytest.raises(ValueError, match="compile must be false with CosineGate: gradients"):
+        make_trainer(make_loader, aggregator=gated("taps"), recipe=dataclasses.replace(RECIPE, compile=True))
+
+
+class SeemingTwo(LocalHost):
+    """Says that there are two ranks, so that the trainer tries which parameters are used."""
+
+    world_size = 2
+
+
+def test_trying_which_parameters_are_used_leaves_a_gate_as_it_was(make_loader):
+    trainer = make_trainer(make_loader, aggregator=gated("taps"), host=SeemingTwo(CPU))
+    gate = trainer.distiller.aggregator.modifiers[0]
+    assert gate.get_extra_state() == {"step": -1}
+    assert gate._looks.tolist() == [0, 0]
+    fresh = make_trainer(make_loader, aggregator=gated("taps")).distiller.state_dict()
+    for name, value in trainer.distiller.state_dict().items():
+        assert same(value, fresh[name]), name
 
 
 def test_a_memory_of_the_samples_stops_and_resumes_with_the_run(make_loader, tmp_path):
@@ -137,6 +240,83 @@ def test_a_memory_of_the_samples_stops_and_resumes_with_the_run(make_loader, tmp
     assert {**resumed.run(), "minutes": 0} == {**expected, "minutes": 0}
     for name, value in whole.distiller.state_dict().items():
         assert torch.equal(value, resumed.distiller.state_dict()[name]), name
+
+
+def test_the_trial_for_unused_parameters_leaves_the_state_as_it_was(make_loader):
+    # The trial's batch must not count as the first one, and not all state is tensors.
+    trainer = make_trainer(make_loader, aggregator=Adaptive(initial="log_loss", modifiers=[CosineGate()]))
+    before = copy.deepcopy(trainer.distiller.state_dict())
+    trainer.host.world_size = 2
+    assert not trainer._has_unused_parameters()
+    after = trainer.distiller.state_dict()
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) if isinstance(value, torch.Tensor) else value == after[name], name
+
+
+class Looking(Equal):
+    """Wants losses looked at again, and keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.again = [], []
+
+    @property
+    def own_needs(self):
+        return Needs(second_look=True)
+
+    def forward(self, losses):
+        self.before.append(losses.paths.detach())
+        return super().forward(losses)
+
+    def after_step(self, again=None):
+        self.again.append(again)
+
+
+def crd_trainer(make_loader, aggregator, **options):
+    paths = {"contrast": CRD(num_negatives=8), "soft_target": SoftTarget()}
+    samples = Samples(torch.arange(64), torch.arange(64) % 4)
+    return make_trainer(make_loader, aggregator=aggregator, paths=paths, samples=samples, dropout=True, **options)
+
+
+def test_a_second_look_leaves_no_trace(make_loader):
+    # Running statistics, a memory of samples, dropout's generator: a training is bit for bit the same without the look.
+    looking, plain = crd_trainer(make_loader, Looking()), crd_trainer(make_loader, Equal())
+    results = []
+    for trainer in (looking, plain):
+        torch.manual_seed(3)
+        results.append({**trainer.run(), "minutes": 0})
+    assert results[0] == results[1]
+    buffers = dict(plain.distiller.named_buffers())
+    for name, value in looking.distiller.named_buffers():
+        assert torch.equal(value, buffers[name]), name
+    for name, value in looking.distiller.state_dict().items():
+        assert torch.equal(value, plain.distiller.state_dict()[name]), name
+    aggregator = looking.distiller.aggregator
+    assert len(aggregator.again) == len(aggregator.before) == 12
+    for before, again in zip(aggregator.before, aggregator.again, strict=True):
+        assert again.shape == before.shape
+        assert not again.requires_grad
+        assert not torch.equal(before, again)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_second_look_sees_the_last_batch_of_the_step(make_loader, accumulate):
+    # At a learning rate of 0 nothing changes: the second look at a batch finds what the first one did.
+    recipe = dataclasses.replace(
+        RECIPE, optimizer=optimizer_maker(torch.optim.SGD, {"lr": 0.0}), scheduler=None, accumulate=accumulate, epochs=1
+    )
+    trainer = make_trainer(make_loader, aggregator=Looking(), recipe=recipe)
+    trainer.run()
+    aggregator = trainer.distiller.aggregator
+    last = aggregator.before[accumulate - 1 :: accumulate]
+    assert len(last) == 4 // accumulate
+    assert all(torch.equal(before, again) for before, again in zip(last, aggregator.again, strict=True))
+
+
+def test_without_the_need_nobody_looks_again(make_loader, monkeypatch):
+    monkeypatch.setattr(Distiller, "look_again", None)
+    make_trainer(make_loader, aggregator=Equal(), recipe=dataclasses.replace(RECIPE, epochs=1)).run()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(make_loader, tmp_path):
@@ -250,16 +430,57 @@ def test_without_validation_there_are_no_validation_metrics(make_loader):
     assert result["test"]["accuracy"] >= 0
 
 
+@pytest.mark.parametrize("scope", ["last", "all"])
+def test_a_run_with_weights_from_gradients_learns(make_loader, scope):
+    host = LocalHost(CPU)
+    trainer = make_trainer(make_loader, aggregator=GradientBalance("PCD", {"tau": 0.1}, scope), host=host)
+    assert trainer.run()["status"] == "finished"
+    assert host.history[-1]["train/loss/task"] < 0.8 * host.history[0]["train/loss/task"]
+    assert host.history[-1]["train/loss/soft_target"] < host.history[0]["train/loss/soft_target"]
+    assert len({report["train/weight/attention"] for report in host.history}) == RECIPE.epochs
+
+
+class TwoRanks(LocalHost):
+    """As if another rank existed, which nobody asks."""
+
+    world_size = 2
+
+
+def test_a_look_for_unused_parameters_leaves_no_trace(make_loader):
+    aggregator = GradientBalance("PCD", modifiers=[CosineGate(every=1, wait=1)])
+    twin = make_trainer(make_loader, aggregator=copy.deepcopy(aggregator))
+    trainer = make_trainer(make_loader, aggregator=aggregator, host=TwoRanks(CPU))
+    assert trainer.distiller.state_dict().keys() == twin.distiller.state_dict().keys()
+    for name, value in twin.distiller.state_dict().items():
+        assert repr(trainer.distiller.state_dict()[name]) == repr(value), name
+
+
+@pytest.mark.parametrize(
+    ("make_aggregator", "names"),
+    [
+        (partial(GradientBalance, "PCD"), "GradientBalance"),
+        (partial(GradientDirection, "ConFIG"), "GradientDirection"),
+        (lambda: LogSum(modifiers=[Bound(1.0), CosineGate()]), "CosineGate"),
+        (lambda: GradientBalance("PCD", modifiers=[CosineGate()]), "GradientBalance, CosineGate"),
+    ],
+)
+def test_what_takes_gradients_on_the_way_is_not_compiled(make_loader, make_aggregator, names):
+    recipe = dataclasses.replace(RECIPE, compile=True)
+    with pytest.raises(ValueError, match=f"compile must be false with {names}: gradients"):
+        make_trainer(make_loader, aggregator=make_aggregator(), recipe=recipe)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, monkeypatch):
+@pytest.mark.parametrize("make_aggregator", [Adaptive, partial(Adaptive, initial="log_loss"), FAMO])
+def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, monkeypatch, make_aggregator):
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     plain, compiled = (
-        make_trainer(make_loader),
-        make_trainer(make_loader, recipe=dataclasses.replace(RECIPE, compile=True)),
+        make_trainer(make_loader, aggregator=make_aggregator()),
+        make_trainer(make_loader, aggregator=make_aggregator(), recipe=dataclasses.replace(RECIPE, compile=True)),
     )
     plain.run()
     compiled.run()

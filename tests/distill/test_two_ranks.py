@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distill.aggregators import Adaptive, Aggregator, Equal, LogSum
+from distill.aggregators import FAMO, Adaptive, Aggregator, Equal, GradientBalance, GradientDirection, GradNorm, LogSum
+from distill.aggregators.modifiers import CosineGate
 from distill.batch import Batch
 from distill.distiller import Distiller
 from distill.models import ResNet8
@@ -23,11 +26,27 @@ from distill.tasks import Classification
 from distill.teacher import Teacher
 
 TASK = Classification()
-AGGREGATORS = {
+
+
+def gated(scope: Any, **options: Any) -> Aggregator:
+    return Adaptive("layer", max_weight=None, modifiers=[CosineGate(scope, every=1, wait=1, smoothing=0.5, **options)])
+
+
+AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "equal": Equal,
     "adaptive": lambda: Adaptive(max_weight=None),
     "layer-wise": lambda: Adaptive("layer", max_weight=None),
     "log-sum": lambda: LogSum("layer"),
+    "from the first losses": lambda: Adaptive(initial="log_loss"),
+    "looking again": FAMO,
+    "by gradients": lambda: GradNorm(every=1, include_task=True),
+    "gradients last": lambda: GradientBalance("PCD", {"tau": 0.1}),
+    "gradients all": lambda: GradientBalance("PCD", {"tau": 0.1}, "all"),
+    "direction": lambda: GradientDirection("GradDrop", scope="all"),
+    **{
+        f"gated in {scope}": partial(gated, scope, form=form)
+        for scope, form in (("taps", "weighted"), ("last", "hard"), ("all", "weighted"))
+    },
 }
 NUM_STEPS = 3
 
@@ -97,13 +116,23 @@ def train(aggregator: Aggregator, part: slice, *, with_batchnorm: bool) -> dict[
     weights = []
     for step in range(NUM_STEPS):
         batch = share(samples(step), part)
-        result = module(batch, distiller.targets(teacher(batch.images)))
+        distiller.advance(step / NUM_STEPS)
+        targets = distiller.targets(teacher(batch.images))
+        result = module(batch, targets)
         optimizer.zero_grad()
         result.total.backward()
         first = first or gradients(distiller)
         optimizer.step()
+        if aggregator.needs.second_look:
+            aggregator.after_step(distiller.look_again(batch, targets))
         weights.append(result.weights)
-    return {"first": first, "weights": torch.stack(weights), "parameters": dict(distiller.named_parameters())}
+    gates = dict(distiller.named_buffers(prefix=""))
+    return {
+        "first": first,
+        "weights": torch.stack(weights),
+        "parameters": dict(distiller.named_parameters()),
+        "gates": {name: value for name, value in gates.items() if "modifiers" in name},
+    }
 
 
 def work(rank: int, folder: str) -> None:
@@ -135,6 +164,8 @@ def test_learned_weights_and_parameters_agree_bit_for_bit(name, with_batchnorm, 
     assert torch.equal(first["weights"], second["weights"])
     for key, value in first["parameters"].items():
         assert torch.equal(value, second["parameters"][key]), key
+    for key, value in first["gates"].items():
+        assert torch.equal(value, second["gates"][key]), key
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
@@ -145,6 +176,9 @@ def test_without_batchnorm_two_ranks_equal_one_process_on_the_whole_batch(name, 
         torch.testing.assert_close(mine["first"][key], value, rtol=1e-9, atol=1e-12)
     for key, value in whole["parameters"].items():
         torch.testing.assert_close(mine["parameters"][key], value.detach(), rtol=1e-8, atol=1e-11)
+    for key, value in whole["gates"].items():
+        torch.testing.assert_close(mine["gates"][key], value, rtol=1e-6, atol=1e-8)
+    assert bool(whole["gates"]) == name.startswith("gated")
 
 
 @pytest.mark.parametrize("name", ["equal", "adaptive", "layer-wise"])

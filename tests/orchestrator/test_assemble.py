@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distill.aggregators import Fixed
+from distill.aggregators.modifiers import Bound, CosineGate
 from distill.counter_random import derive_seed
 from distill.data import Digits
 from distill.models import ResNet8
@@ -45,6 +46,17 @@ def test_all_parts_are_built():
     assert parts.student.fc.out_features == 10
     assert parts.teacher.fc.in_features == 32
     assert parts.task.label_smoothing == 0.0
+
+
+def test_groups_and_modifiers_are_built():
+    paths = {"kd": {"use": "SoftTarget"}, "at": {"use": "AttentionTransfer"}}
+    modifiers = [{"use": "CosineGate", "every": 5}, {"use": "Bound", "growth": 6}]
+    written = {"use": "Adaptive", "granularity": {"late": ["kd"], "early": ["at"]}, "modifiers": modifiers}
+    aggregator = assemble(config(paths=paths, aggregator=written)).aggregator
+    gate, bound = aggregator.modifiers
+    assert (type(gate), gate.every, type(bound), bound.growth) == (CosineGate, 5, Bound, 6)
+    aggregator.connect({"kd": ("logits",), "at": ("layer1", "layer2")})
+    assert aggregator.keys == gate.keys == bound.keys == ("late", "early")
 
 
 def test_the_student_follows_from_its_seed_alone():

@@ -162,7 +162,16 @@ def test_unknown_flags_are_refused(capsys):
     ("kind", "words"),
     [
         ("paths", ["SoftTarget(temperature = 4.0, standardize = false)", "AttentionTransfer(taps = 'auto')"]),
-        ("aggregators", ["Fixed(weights)", "Adaptive("]),
+        ("aggregators", ["Fixed(weights, ", "Adaptive(", "modifiers = []"]),
+        (
+            "modifiers",
+            [
+                "CosineGate(scope = 'taps', every = 10",
+                "Normalize(total = null)",
+                "    Keeps every weight below",
+                "Ramp(",
+            ],
+        ),
         ("models", ["ResNet8(width = 16)", "every public model of torchvision.models"]),
         ("datasets", ["Digits(", "FashionMNIST("]),
         ("optimizers", ["torch.optim.AdamW(lr = 0.001"]),
@@ -181,7 +190,8 @@ def test_ls_of_everything_and_of_nothing(capsys):
     assert run("ls") == 0
     shown = capsys.readouterr().out
     assert all(
-        f"\n{kind}\n" in f"\n{shown}" for kind in ("paths", "aggregators", "models", "datasets", "search_spaces")
+        f"\n{kind}\n" in f"\n{shown}"
+        for kind in ("paths", "aggregators", "modifiers", "models", "datasets", "search_spaces")
     )
     assert run("ls", "path") == 2
     assert "Did you mean 'paths'?" in capsys.readouterr().err

@@ -112,6 +112,18 @@ def test_loss_that_is_negative_or_not_finite_is_drawn(tmp_path, shown):
     assert shown["Loss"].get_yscale() == "linear"
 
 
+def test_cosines_have_a_panel_where_gradients_were_looked_at(tmp_path, shown):
+    table = _table()
+    cosine = [0.5 if step % 50 == 0 else None for step in range(NUM_STEPS)]
+    looked = table.append_column("attention/cosine", pa.array(cosine, pa.float64()))
+    draw(looked, tmp_path / "trajectory.png")
+    panel = shown["Cosine of the gradient with the task's"]
+    assert _labels(panel) == {"attention"}
+    line = panel.lines[0]
+    assert line.get_xdata().tolist() == [0, 50, 100, 150]
+    assert line.get_ydata().tolist() == [0.5] * 4
+
+
 def test_empty_trajectory_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must hold at least one step"):
         draw(_table(num_steps=0), tmp_path / "trajectory.png")

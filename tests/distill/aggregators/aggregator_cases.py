@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from distill import aggregators
 from distill.aggregators import Aggregator, Losses
+from distill.aggregators.gradients import Gradients, SharedGradients, TapGradients
+from distill.aggregators.modifiers import Bound, CosineGate, Modifier, Normalize, Ramp
+from distill.gradient_scope import Scope
+from distill.schema import schema
+from distill.trajectory import Trajectory
 
 Layers = Mapping[str, Sequence[str]]
 
@@ -22,37 +29,146 @@ TWO_PATHS: Layers = {"attention": ("layer1", "layer2"), "soft_target": ("logits"
 
 @dataclass(frozen=True)
 class Example:
-    """How to build a registered aggregator, and for which paths."""
+    """How to build a registered aggregator, and for which paths; `files` write what options of their name point to."""
 
     options: dict[str, Any] = field(default_factory=dict)
     layers: Layers = field(default_factory=lambda: TWO_PATHS)
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+def write_record(path: Path) -> None:
+    """Write the trajectory of a run of two paths whose weights move."""
+    trajectory = Trajectory(TWO_PATHS)
+    for step in range(4):
+        weights = [1.0 + step, 0.5, 2.0 - step / 2]
+        trajectory.append(
+            step=step, epoch=1, progress=step / 4, total=1.0, task=1.0, losses=[1.0, 3.0, 2.0], weights=weights
+        )
+    trajectory.write(path)
 
 
 EXAMPLES: dict[str, Example] = {
     "Fixed": Example({"weights": {"attention": 1000.0, "soft_target": 0.1}}),
+    "Fixed by layer": Example(
+        {"weights": {"attention.layer1": 1000.0, "attention.layer2": 10.0, "soft_target.logits": 0.1}}
+    ),
+    "Replay": Example(files={"file": write_record}),
+    "GradientBalance": Example({"method": "PCD"}),
+    "GradientDirection": Example({"method": "ConFIG"}),
     "Single": Example({"weight": 0.1}, {"soft_target": ("logits",)}),
+    "GradNorm": Example({"every": 1}),
+    "Adaptive from its first losses": Example({"initial": "log_loss"}),
+    "DWA with the task": Example({"include_task": True}),
+    "GradNorm with the task": Example({"include_task": True, "every": 2, "scope": "all"}),
+    "RandomWeights with the task": Example({"include_task": True}),
+    "UncertaintyWeighting with the task": Example({"include_task": True, "initial": "log_loss"}),
 }
-"""The aggregators that need arguments, or refuse two paths."""
+"""The aggregators that need arguments, refuse two paths, or are there once more with other options."""
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"GradientBalance by {method}": ("GradientBalance", {"method": method, **options})
+        for method, options in {
+            "AlignedMTL": {},
+            "ExcessMTL": {"options": {"n_warmup_steps": 2}},
+            "FairGrad": {"options": {"alpha": 1.0}, "normalize_rows": True},
+            "GradVac": {"seed": 3},
+            "IMTLG": {},
+            "MGDA": {"normalize_rows": True},
+            "PCGrad": {"every": 2, "scope": "all"},
+        }.items()
+    },
+    **{
+        f"GradientDirection by {method}": ("GradientDirection", {"method": method, **options})
+        for method, options in {
+            "GradDrop": {"seed": 3, "options": {"leak": [0.5, 0.0, 0.1]}},
+            "TrimmedMean": {"options": {"trim_number": 1}, "normalize_rows": True},
+        }.items()
+    },
+}
+"""More examples of aggregators that are several in one; all that need no solver beyond what a test environment has.
+Without Krum: the paths of the tests on several ranks are equally far apart, and rounding decides what it picks."""
+
+
+ONE = ("Single",)
+"""Those that take one loss."""
+
+MODIFIED: dict[str, tuple[str, Callable[[], list[Modifier]]]] = {
+    "LogSum with a bound": ("LogSum", lambda: [Bound(growth=1.5, over=2)]),
+    "LogSum with a constant total": ("LogSum", lambda: [Normalize()]),
+    "Adaptive with a ramp": ("Adaptive", lambda: [Ramp(shape="cosine")]),
+    "Adaptive with a gate at the taps": ("Adaptive", lambda: [CosineGate(every=1, wait=1)]),
+    "LogSum with a gate in the last stage": ("LogSum", lambda: [CosineGate("last", every=2, wait=1, form="smooth")]),
+    "Equal with everything": (
+        "Equal",
+        lambda: [CosineGate("all", 1, form="weighted"), Bound(0.5), Ramp(), Normalize(3)],
+    ),
+    "FAMO with a bound": ("FAMO", lambda: [Bound(growth=1.1, over=1)]),
+    "Adaptive from its first losses": ("Adaptive", list),
+    **{f"{name} with the task": (name, list) for name in ("DWA", "GradNorm", "RandomWeights", "UncertaintyWeighting")},
+}
+"""Aggregators with modifiers, or with other options, that take part in the tests of the family."""
+
+OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
+    "Chebyshev of losses as they are": ("Chebyshev", {"relative": False}),
+    "GeometricMean with the task": ("GeometricMean", {"include_task": True}),
+    "Order that keeps": ("Order", {"keep": True}),
+    **METHODS,
+}
+"""Aggregators with options that change what they compute, and take part in the tests of the family too."""
 
 
 def variants() -> list[str]:
-    """Return every registered aggregator, and `NAME by layer` for those that can weigh layers."""
+    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and those set otherwise."""
     names = sorted(aggregators.__all__)
-    by_layer = [name for name in names if "granularity" in inspect.signature(getattr(aggregators, name)).parameters]
-    return [*names, *(f"{name} by layer" for name in by_layer)]
+    by_layer = [
+        name for name in names if "granularity" in schema(getattr(aggregators, name)).options and name not in ONE
+    ]
+    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED, *OTHERWISE]
 
 
-def example(variant: str) -> Aggregator:
-    """Return a connected instance."""
+def example(variant: str, added: Sequence[Modifier] = ()) -> Aggregator:
+    """Return a connected instance, with these modifiers too."""
     name, by_layer, _ = variant.partition(" by layer")
-    given = EXAMPLES.get(name, Example())
-    options = {**given.options, **({"granularity": "layer"} if by_layer else {})}
-    try:
-        aggregator: Aggregator = getattr(aggregators, name)(**options)
-    except TypeError as error:
-        pytest.fail(f"{name} needs arguments: add it to EXAMPLES in aggregators/aggregator_cases.py ({error})")
+    name, modifiers = MODIFIED.get(name, (name, list))
+    name, otherwise = OTHERWISE.get(name, (name, {}))
+    given = EXAMPLES.get(variant, EXAMPLES.get(name, Example()))
+    options = {**given.options, **otherwise, **({"granularity": "layer"} if by_layer else {})}
+    if modifiers is not list or added:
+        options["modifiers"] = [*modifiers(), *added]
+    with tempfile.TemporaryDirectory() as folder:
+        for option, write in given.files.items():
+            options[option] = str(Path(folder) / option)
+            write(Path(options[option]))
+        try:
+            aggregator: Aggregator = getattr(aggregators, name)(**options)
+        except TypeError as error:
+            pytest.fail(f"{name} needs arguments: add it to EXAMPLES in aggregators/aggregator_cases.py ({error})")
     aggregator.connect(given.layers)
     return aggregator
+
+
+def gradients_of(task: Tensor, paths: Tensor, parameters: Sequence[Tensor], place: Tensor) -> dict[Scope, Gradients]:
+    """Return what a distiller would: the gradients in these parameters, and in one activation where all paths act."""
+    shared = SharedGradients(task, paths, parameters)
+    return {"taps": TapGradients(task, paths, [place] * len(paths)), "last": shared, "all": shared}
+
+
+def losses_with_gradients(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:
+    """Return losses that depend on four shared numbers."""
+    generator = torch.Generator().manual_seed(len(values))
+    slopes = torch.randn(1 + len(values), 4, generator=generator, dtype=torch.float64).to(dtype)
+    return losses_with_rows(slopes, *values, task=task)[0]
+
+
+def losses_with_rows(rows: Tensor, *values: float, task: float = 1.0) -> tuple[Losses, Tensor]:
+    """Return losses (each 1 where no values are given) with these gradients ``[1 + key, number]``, and the numbers."""
+    values = values or (1.0,) * (len(rows) - 1)
+    shared = torch.zeros(rows.shape[1], dtype=rows.dtype, requires_grad=True)
+    levels = torch.tensor([task, *values], dtype=rows.dtype) + (rows * shared).sum(dim=1)
+    own, paths = levels[0], levels[1:]
+    keys = tuple(f"key{index}" for index in range(len(values)))
+    return Losses(own, paths, keys, 0.0, gradients_of(own, paths, [shared], shared)), shared
 
 
 def losses_of(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:

@@ -4,11 +4,12 @@ import logging
 import math
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from aggregator_cases import connected, losses_of
-from torch import nn
+from torch import Tensor, nn
 
 from distill.aggregators import Adaptive, AdaptivePaper, Aggregator, Losses
 
@@ -69,8 +70,29 @@ def golden_paper_preset(make: Callable[..., Aggregator]) -> None:
     torch.testing.assert_close(aggregator(losses_of(1.0, 1.0)).weights[0].item(), math.exp(20))
 
 
+def golden_start_at_the_losses(make: Callable[..., Aggregator]) -> None:
+    # This rank has L = (1, 0, 1e-6), the mean over all ranks is twice that: a = (ln 2, 0: not begun, -ln 10: bound).
+    # Weights e^-a = (1/2, 1, 10); d/da = 1 - e^-a L = (1 - 1/2, 0: not begun, 1 - 1e-5).
+    aggregator = connected(make(initial="log_loss", max_weight=10.0), 3)
+    set_scalars(aggregator, 0.0, 0.0, 0.0)
+    with mock.patch("distill.distributed.mean", lambda values: 2 * values.detach()):
+        aggregate = aggregator(losses_of(1.0, 0.0, 1e-6))
+        aggregate.total.backward()
+        later = aggregator(losses_of(5.0, 0.0, 5.0))
+    torch.testing.assert_close(aggregate.weights, torch.tensor([0.5, 1.0, 10.0], dtype=torch.float64))
+    slopes = torch.tensor([0.5, 0.0, 1 - 1e-5], dtype=torch.float64)
+    torch.testing.assert_close(next(aggregator.parameters()).grad, slopes)
+    torch.testing.assert_close(later.weights, aggregate.weights)
+
+
 GOLDENS = {
-    "Adaptive": (golden_value_and_gradient, golden_start, golden_bound, golden_optimiser_options),
+    "Adaptive": (
+        golden_value_and_gradient,
+        golden_start,
+        golden_start_at_the_losses,
+        golden_bound,
+        golden_optimiser_options,
+    ),
     "AdaptivePaper": (golden_paper_preset,),
 }
 
@@ -198,7 +220,7 @@ def test_weight_decay_of_the_optimiser(make: Callable[..., Adaptive], decays: bo
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"granularity": "stage"}, "granularity must be 'path' or 'layer', found 'stage'"),
+        ({"granularity": "stage"}, "granularity must be 'path', 'layer' or a mapping of groups, found 'stage'"),
         ({"alpha_distill": -1}, "alpha_distill must be a finite number of at least 0, found -1"),
         ({"learning_rate": 0}, "learning_rate must be a finite number above 0, found 0"),
         ({"weight_decay": -0.1}, "weight_decay must be a finite number of at least 0, found -0.1"),
@@ -235,22 +257,135 @@ def test_a_negative_loss_would_diverge() -> None:
     assert not aggregate.weights.item() < 1e6
 
 
+def make_from_losses(**options: Any) -> Adaptive:
+    return Adaptive(initial="log_loss", **options)
+
+
+def test_a_start_at_the_first_losses_spares_a_loud_path_the_detour() -> None:
+    # SGD at 0.1: from 0, a loss of 1,000 sends its scalar to 0.1 * 999 and more, where the path is switched off.
+    scalars = {}
+    for initial in (0.0, "log_loss"):
+        aggregator = connected(Adaptive(initial=initial), 1)  # type: ignore[arg-type]
+        optimizer = torch.optim.SGD(aggregator.parameters(), lr=0.1, momentum=0.9)
+        highest = -math.inf
+        for _ in range(50):
+            optimizer.zero_grad()
+            aggregator(losses_of(1000.0, dtype=torch.float32)).total.backward()
+            optimizer.step()
+            aggregator.after_step()
+            highest = max(highest, aggregator.a.item())
+        scalars[initial] = highest
+    assert scalars[0.0] > 900
+    assert scalars["log_loss"] == pytest.approx(math.log(1000), rel=1e-5)
+
+
+def test_the_start_is_made_once_in_training_and_in_place() -> None:
+    aggregator = connected(make_from_losses(), 2)
+    parameter, storage = aggregator.a, aggregator.a.data_ptr()
+    aggregator.eval()
+    aggregator(losses_of(9.0, 9.0))
+    assert aggregator.a.tolist() == [0.0, 0.0]
+    aggregator.train()
+    first = aggregator(losses_of(9.0, 0.25, dtype=torch.float32))
+    torch.testing.assert_close(first.weights, torch.tensor([1 / 9, 4.0]))
+    again = aggregator(losses_of(2.0, 2.0, dtype=torch.float32))
+    torch.testing.assert_close(again.weights, first.weights)
+    assert aggregator.a is parameter
+    assert aggregator.a.data_ptr() == storage
+
+
+def test_two_batches_before_one_backward_pass() -> None:
+    aggregator = connected(make_from_losses(), 1)
+    totals = [aggregator(losses_of(value, dtype=torch.float32)).total for value in (4.0, 8.0)]
+    sum(totals).backward()  # type: ignore[union-attr]
+    assert aggregator.a.grad.item() == pytest.approx((1 - 1) + (1 - 2))
+
+
+def test_a_path_that_waits_starts_when_it_comes() -> None:
+    # A schedule holds its loss at 0: no gradient, so no momentum either, until there is a loss to start from.
+    aggregator = connected(make_from_losses(), 2)
+    optimizer = torch.optim.SGD(aggregator.parameters(), lr=0.1, momentum=0.9)
+    for late in (0.0, 0.0, 50.0):
+        optimizer.zero_grad()
+        aggregate = aggregator(losses_of(3.0, late, dtype=torch.float32))
+        aggregate.total.backward()
+        optimizer.step()
+        aggregator.after_step()
+    torch.testing.assert_close(aggregate.weights, torch.tensor([1 / 3, 1 / 50]))
+
+
+@pytest.mark.parametrize(("max_weight", "highest"), [(10.0, 10.0), (1e4, 1e4), (None, 1e4)])
+@pytest.mark.parametrize("value", [1e-10, 1e10])
+def test_the_start_is_bounded(value: float, max_weight: float | None, highest: float) -> None:
+    aggregator = connected(make_from_losses(alpha_distill=2.0, max_weight=max_weight), 1)
+    weight = aggregator(losses_of(value, dtype=torch.float32)).weights.item()
+    assert weight == pytest.approx(min(2 / value, highest), rel=1e-4)
+
+
+def test_a_start_at_the_losses_survives_a_checkpoint_and_an_old_one_still_fits() -> None:
+    aggregator = connected(make_from_losses(), 2)
+    aggregator(losses_of(9.0, 0.0, dtype=torch.float32))
+    restored = connected(make_from_losses(), 2)
+    restored.load_state_dict(aggregator.state_dict())
+    weights = restored(losses_of(1.0, 5.0, dtype=torch.float32)).weights
+    torch.testing.assert_close(weights, torch.tensor([1 / 9, 1 / 5]))
+    assert set(connected(Adaptive(), 2).state_dict()) == {"a"}
+
+
+def test_groups_have_one_scalar_each() -> None:
+    aggregator = make_from_losses(granularity={"features": ["attention", "nst"], "logits": ["soft_target"]})
+    aggregator.connect({"attention": ("layer1", "layer2"), "soft_target": ("logits",), "nst": ("layer1",)})
+    layers = [torch.tensor(value, requires_grad=True) for value in (1.0, 2.0, 5.0, 4.0)]
+    paths = aggregator.sums(layers, like=layers[0])
+    aggregate = aggregator(Losses(torch.tensor(0.0), paths, aggregator.keys, 0.0))
+    aggregate.total.backward()
+    assert aggregator.keys == ("features", "logits")
+    assert aggregator.a.tolist() == pytest.approx([math.log(7), math.log(5)])
+    assert [layer.grad.item() for layer in layers] == pytest.approx([1 / 7, 1 / 7, 1 / 5, 1 / 7])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_start_at_the_losses_compiles() -> None:
+    torch._dynamo.reset()
+    plain, other = (connected(make_from_losses(), 2) for _ in range(2))
+
+    def combine(paths: Tensor) -> Tensor:
+        return other(Losses(torch.tensor(1.0), paths, ("a", "b"), 0.0)).total
+
+    compiled = torch.compile(combine, backend="aot_eager", fullgraph=True)
+    for values in ([9.0, 0.0], [3.0, 5.0], [1.0, 1.0]):
+        found, wanted = (torch.tensor(values, requires_grad=True) for _ in range(2))
+        compiled(found).backward()
+        plain(Losses(torch.tensor(1.0), wanted, ("a", "b"), 0.0)).total.backward()
+        torch.testing.assert_close(found.grad, wanted.grad)
+        torch.testing.assert_close(other.a.grad, plain.a.grad)
+    torch._dynamo.reset()
+
+
+LEARNED = "distill.aggregators.learned_scale"
+
 MUTANTS = {
     "Adaptive": [
-        ("torch.exp(-self.a)", "torch.exp(self.a)"),
+        ("torch.exp(-a)", "torch.exp(a)"),
         ("self.alpha_distill * torch.exp", "torch.exp"),
-        ("+ self.alpha_distill * self.a.sum()", "- self.alpha_distill * self.a.sum()"),
-        ("+ self.alpha_distill * self.a.sum()", "+ self.a.sum()"),
-        ("self.a.sum()", "self.a.mean()"),
-        ("self.a.sum()", "self.a.abs().sum()"),
+        ("+ self.alpha_distill * a.sum()", "- self.alpha_distill * a.sum()"),
+        ("+ self.alpha_distill * a.sum()", "+ a.sum()"),
+        ("a.sum()", "a.mean()"),
+        ("a.sum()", "a.abs().sum()"),
         ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()"),
         ("(weights * losses.paths).sum()", "(weights.detach() * losses.paths).sum()"),
         ("losses.task + (", "losses.task - ("),
-        ("clamp_(min=", "clamp_(max="),
-        ("math.log(self.alpha_distill / weight)", "math.log(1 / weight)"),
-        ("torch.full((num_keys,), self.initial)", "torch.zeros(num_keys)"),
+        ("clamp_(min=", "clamp_(max=", LEARNED),
+        ("math.log(scale / weight)", "math.log(1 / weight)", LEARNED),
+        ("[self.alpha_distill] * num_keys", "[1.0] * num_keys"),
+        ("else self.initial))", "else 0.0))", LEARNED),
+        ("mean.log()", "mean", LEARNED),
+        ("distributed.mean(losses)", "losses.detach()", LEARNED),
+        ("~self._begun &", "", LEARNED),
+        (".maximum(self._lowest)", "", LEARNED),
+        ("torch.where(begun, self.a, self.a.detach())", "self.a", LEARNED),
         ("weight_decay: float | None = 0.0", "weight_decay: float | None = None"),
-        ('"lr": self.learning_rate', '"lr": None'),
+        ('"lr": self.learning_rate', '"lr": None', LEARNED),
     ],
     "AdaptivePaper": [
         ("weight_decay=None, max_weight=None", "weight_decay=0.0, max_weight=None"),

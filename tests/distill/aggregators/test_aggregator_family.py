@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from aggregator_cases import EXAMPLES, Example, connected, example, losses_of, module_of, variants
+from aggregator_cases import (
+    EXAMPLES,
+    Example,
+    connected,
+    example,
+    gradients_of,
+    losses_with_gradients,
+    module_of,
+    variants,
+)
 from torch import Tensor, nn
 
 from distill import aggregators
-from distill.aggregators import Adaptive, AdaptivePaper, Aggregator, Equal, Fixed, LogSum, Losses
+from distill.aggregators import (
+    DWA,
+    Adaptive,
+    AdaptivePaper,
+    Aggregator,
+    Equal,
+    Fixed,
+    GradNorm,
+    LogSum,
+    Losses,
+    RandomWeights,
+    SoftmaxWeights,
+    UncertaintyWeighting,
+)
 
 NAMES = sorted(aggregators.__all__)
 
 every_aggregator = pytest.mark.parametrize("variant", variants())
 
 
-def test_registry_is_sorted_and_makes_aggregators_alone() -> None:
-    assert aggregators.__all__ == sorted(aggregators.__all__)
+def test_registry_names_each_once_and_makes_aggregators_alone() -> None:
+    assert len(set(NAMES)) == len(NAMES)
     assert all(isinstance(example(variant), Aggregator) for variant in variants())
 
 
@@ -40,33 +64,41 @@ def test_docstring_names_its_source(name: str) -> None:
 
 def losses_for(aggregator: Aggregator, seed: int = 0, dtype: torch.dtype = torch.float64) -> Losses:
     values = 0.1 + torch.rand(len(aggregator.keys), generator=torch.Generator().manual_seed(seed))
-    losses = losses_of(*values.tolist(), dtype=dtype)
-    return Losses(losses.task, losses.paths, aggregator.keys, progress=0.5)
+    losses = losses_with_gradients(*values.tolist(), dtype=dtype)
+    return replace(losses, keys=aggregator.keys, progress=0.5)
 
 
 @every_aggregator
 def test_weights_are_what_multiplies_each_loss(variant: str) -> None:
     aggregator = example(variant)
     losses = losses_for(aggregator)
-    aggregate = aggregator(losses)
+    aggregator.advance(0.5)
+    aggregate = aggregator.combine(losses)
     assert aggregate.total.shape == ()
     assert aggregate.weights.shape == (len(aggregator.keys),)
     assert not aggregate.weights.requires_grad
-    aggregate.total.backward()
-    torch.testing.assert_close(losses.paths.grad, aggregate.weights.double())
-    torch.testing.assert_close(losses.task.grad, torch.ones((), dtype=torch.float64))
+    paths, task = torch.autograd.grad(aggregate.total, [losses.paths, losses.task])
+    if aggregator.weighs:
+        torch.testing.assert_close(paths, aggregate.weights.double())
+    if not aggregator.weighs_task:
+        torch.testing.assert_close(task, torch.ones((), dtype=torch.float64))
 
 
-@every_aggregator
+def is_separate(aggregator: Aggregator) -> bool:
+    return aggregator.separate and all(modifier.separate for modifier in aggregator.modifiers)
+
+
+@pytest.mark.parametrize("variant", [variant for variant in variants() if is_separate(example(variant))])
 def test_a_loss_meets_its_own_weight(variant: str) -> None:
-    # Moving one loss must leave the gradient of every other one alone.
+    # Moving one loss must leave the gradient of every other one alone.  In the first step: what it remembers of one
+    # loss may well tell on the weight of that loss in the next.
     aggregator = example(variant)
     losses = losses_for(aggregator)
-    before = aggregator(losses).weights
+    before = copy.deepcopy(aggregator).combine(losses).weights
     for index in range(len(aggregator.keys)):
         values = losses.paths.detach().clone()
         values[index] *= 2
-        after = aggregator(Losses(losses.task, values, losses.keys, 0.5)).weights
+        after = copy.deepcopy(aggregator).combine(replace(losses, paths=values)).weights
         others = [position for position in range(len(aggregator.keys)) if position != index]
         assert torch.equal(after[others], before[others])
 
@@ -81,12 +113,17 @@ class Toy(nn.Module):
 
     def step(self, optimizer: torch.optim.Optimizer, seed: int) -> Tensor:
         goals = torch.randn(len(self.aggregator.keys), 2, generator=torch.Generator().manual_seed(seed))
-        paths = (self.features - goals).square().sum(dim=1)
-        aggregate = self.aggregator(Losses(self.features.square().sum(), paths, self.aggregator.keys, seed / 10))
+        self.aggregator.advance(seed / 10)
+        place = self.features * 1
+        task, paths = place.square().sum(), (place - goals).square().sum(dim=1)
+        gradients = gradients_of(task, paths, [self.features], place)
+        aggregate = self.aggregator.combine(Losses(task, paths, self.aggregator.keys, seed / 10, gradients))
         optimizer.zero_grad()
         aggregate.total.backward()
         optimizer.step()
-        self.aggregator.after_step()
+        self.aggregator.after_step((self.features.detach() - goals).square().sum(dim=1))
+        if seed % 2:
+            self.aggregator.after_epoch()
         return aggregate.weights
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -115,18 +152,47 @@ def test_saved_restored_and_continued_is_the_same_as_uninterrupted(variant: str)
 def test_bfloat16_autocast_changes_nothing(variant: str) -> None:
     aggregator = example(variant)
     losses = losses_for(aggregator, dtype=torch.float32)
-    outside = aggregator(losses)
+    twin = copy.deepcopy(aggregator)
+    for each in (aggregator, twin):
+        each.advance(0.5)
+    outside = aggregator.combine(losses)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = aggregator(losses)
+        inside = twin.combine(losses)
     assert inside.total.dtype == torch.float32
     assert torch.equal(inside.total, outside.total)
     assert torch.equal(inside.weights, outside.weights)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("variant", [variant for variant in variants() if not example(variant).needs.gradients])
+def test_compiles_to_one_graph_that_computes_the_same(variant: str) -> None:
+    plain, other = example(variant), example(variant)
+    torch._dynamo.reset()
+
+    def combine(task: Tensor, paths: Tensor, progress: Tensor) -> tuple[Tensor, Tensor]:
+        aggregate = other.combine(Losses(task, paths, other.keys, progress))
+        return aggregate.total, aggregate.weights
+
+    compiled = torch.compile(combine, backend="aot_eager", fullgraph=True)
+    for step in range(3):
+        losses = losses_for(plain, seed=step, dtype=torch.float32)
+        task, paths, progress = losses.task.detach(), losses.paths.detach(), torch.tensor(step / 3)
+        for aggregator in (plain, other):
+            aggregator.advance(step / 3)
+        total, weights = compiled(task, paths, progress)
+        wanted = plain.combine(Losses(task, paths, plain.keys, progress))
+        torch.testing.assert_close(total, wanted.total)
+        torch.testing.assert_close(weights, wanted.weights)
+        for aggregator in (plain, other):
+            aggregator.after_step(paths / 2)
+            aggregator.after_epoch()
+    torch._dynamo.reset()
+
+
 @every_aggregator
 def test_paths_that_can_be_negative_are_taken_or_refused_as_declared(variant: str) -> None:
     aggregator = example(variant)
-    layers = EXAMPLES.get(variant.partition(" by layer")[0], Example()).layers
+    layers = EXAMPLES.get(variant.partition(" by layer")[0], Example()).layers  # the modified ones take two paths
     if aggregator.accepts_negative:
         aggregator.connect(layers, negative=list(layers))
         return
@@ -138,7 +204,85 @@ def test_paths_that_can_be_negative_are_taken_or_refused_as_declared(variant: st
     assert "use Equal or Fixed" in message
 
 
-@pytest.mark.parametrize("make", [Adaptive, AdaptivePaper, Equal, LogSum, lambda: Fixed({})])
+LAYERS = {"attention": ("layer1", "layer2"), "soft_target": ("logits",), "hint": ("layer2",)}
+GROUPS = {"late": ["soft_target", "hint"], "early": ["attention"]}
+
+
+def test_groups_of_paths_have_one_weight_each() -> None:
+    aggregator = Fixed({"early": 10.0, "late": 1.0}, granularity=GROUPS)
+    aggregator.connect(LAYERS)
+    assert aggregator.keys == ("late", "early")
+    assert aggregator.places() == ((2, 3), (0, 1))
+    layers = [torch.tensor(value, requires_grad=True) for value in (1.0, 2.0, 4.0, 8.0)]
+    sums = aggregator.sums(layers, like=layers[0])
+    assert sums.tolist() == [12.0, 3.0]
+    aggregate = aggregator.combine(Losses(torch.tensor(0.5), sums, aggregator.keys, 0.0))
+    assert aggregate.total.item() == 0.5 + 12 + 10 * 3
+    aggregate.total.backward()
+    assert aggregator.spread(aggregate.weights).tolist() == [10.0, 10.0, 1.0, 1.0]
+    assert [layer.grad.item() for layer in layers] == [10.0, 10.0, 1.0, 1.0]
+
+
+def test_a_group_a_path_and_one_group_are_what_they_say() -> None:
+    values = [torch.tensor(value) for value in (1.0, 2.0, 4.0, 8.0)]
+    for granularity, wanted in (
+        ("path", [3.0, 4.0, 8.0]),
+        ("layer", [1.0, 2.0, 4.0, 8.0]),
+        ({name: [name] for name in LAYERS}, [3.0, 4.0, 8.0]),
+        ({"all": list(LAYERS)}, [15.0]),
+    ):
+        aggregator = Equal(granularity=granularity)
+        aggregator.connect(LAYERS)
+        assert aggregator.sums(values, like=values[0]).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("groups", "finding"),
+    [
+        ({"late": ["soft_target"], "early": ["attention"]}, "paths in none: hint"),
+        ({**GROUPS, "more": ["hint"]}, "in several: hint"),
+        ({"late": ["soft_target", "hint", "hint"], "early": ["attention"]}, "in several: hint"),
+        ({**GROUPS, "more": ["hnit"]}, "names of no path: hnit"),
+        ({**GROUPS, "more": []}, "no group may be empty"),
+        ({}, "paths in none: attention, soft_target, hint"),
+    ],
+)
+def test_every_path_is_in_one_group(groups: Mapping[str, Sequence[str]], finding: str) -> None:
+    with pytest.raises(ValueError, match=f"granularity: every path must be in one group.*{finding}"):
+        Equal(granularity=groups).connect(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "rule"),
+    [
+        ("paths", "granularity must be 'path', 'layer' or a mapping of groups, found 'paths'"),
+        (None, "granularity must be 'path', 'layer' or a mapping of groups, found None"),
+        (["attention"], "granularity must be 'path', 'layer' or a mapping of groups, found"),
+        ({"early": "attention"}, "granularity.early must be a list of paths' names, found 'attention'"),
+        ({"early": None}, "granularity.early must be a list of paths' names, found None"),
+    ],
+)
+def test_granularity_is_checked_at_construction(granularity: Any, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        Equal(granularity=granularity)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Adaptive,
+        lambda: Adaptive(initial="log_loss"),
+        AdaptivePaper,
+        DWA,
+        Equal,
+        lambda: Fixed({}),
+        GradNorm,
+        LogSum,
+        RandomWeights,
+        SoftmaxWeights,
+        UncertaintyWeighting,
+    ],
+)
 def test_without_paths_the_task_is_all(make: Callable[[], Aggregator]) -> None:
     aggregator = connected(make(), 0)
     task = torch.tensor(2.5, requires_grad=True)

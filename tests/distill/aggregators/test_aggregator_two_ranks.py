@@ -1,4 +1,4 @@
-"""Two real gloo ranks with different data: weights agree bit for bit, and training equals the whole batch."""
+"""Two and three real gloo ranks with different data: weights agree bit for bit, and training equals the whole batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from aggregator_cases import example, variants
+from aggregator_cases import example, gradients_of, variants
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from distill import distributed
 from distill.aggregators import Adaptive, Aggregator, Equal, LogSum, Losses
 
-NUM_STEPS = 4
+NUM_STEPS, NUM_SAMPLES = 4, 12
+SCALES = torch.tensor([1.0, 4.0, 12.0]).repeat_interleave(NUM_SAMPLES // 3)
+"""Each rank sees much larger losses than the one before."""
 EMPTY = {"Adaptive": Adaptive, "Equal": Equal, "LogSum": LogSum}
 
 
@@ -32,10 +35,14 @@ class Student(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         outputs = self.linear(inputs)
-        goals = [outputs - index - 1 for index in range(len(self.aggregator.keys))]
-        paths = torch.stack([goal.square().mean() for goal in goals]) if goals else outputs.new_zeros(0)
-        aggregate = self.aggregator(Losses(outputs.square().mean(), paths, self.aggregator.keys, 0.0))
+        task, paths = outputs.square().mean(), self.paths(outputs)
+        gradients = gradients_of(task, paths, list(self.linear.parameters()), outputs)
+        aggregate = self.aggregator.combine(Losses(task, paths, self.aggregator.keys, 0.0, gradients))
         return aggregate.total, aggregate.weights, paths.detach()
+
+    def paths(self, outputs: Tensor) -> Tensor:
+        goals = [outputs - index - 1 for index in range(len(self.aggregator.keys))]
+        return torch.stack([goal.square().mean() for goal in goals]) if goals else outputs.new_zeros(0)
 
 
 def train(aggregator: Aggregator, samples: slice) -> dict[str, Tensor]:
@@ -46,13 +53,17 @@ def train(aggregator: Aggregator, samples: slice) -> dict[str, Tensor]:
     optimizer = torch.optim.SGD([{"params": list(student.linear.parameters())}, own], lr=0.05, momentum=0.9)
     weights, losses = [], []
     for step in range(NUM_STEPS):
-        batch = torch.randn(8, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
-        batch[4:] *= 10  # the second rank sees much larger losses
+        batch = torch.randn(NUM_SAMPLES, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        batch *= SCALES[:, None]
+        aggregator.advance(step / NUM_STEPS)
         total, weight, loss = module(batch[samples])
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        aggregator.after_step()
+        with torch.no_grad():
+            aggregator.after_step(distributed.mean(student.paths(student.linear(batch[samples]))))
+        if step % 2:
+            aggregator.after_epoch()
         weights.append(weight)
         losses.append(loss)
     return {
@@ -62,12 +73,17 @@ def train(aggregator: Aggregator, samples: slice) -> dict[str, Tensor]:
     }
 
 
-def work(rank: int, folder: str) -> None:
+def work(rank: int, world_size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(seconds=60),
     )
-    samples = slice(4 * rank, 4 * rank + 4)
+    share = NUM_SAMPLES // world_size
+    samples = slice(share * rank, share * (rank + 1))
     results = {variant: train(example(variant), samples) for variant in variants()}
     for name, make in EMPTY.items():
         aggregator = make()
@@ -77,26 +93,27 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+@pytest.fixture(scope="module", params=[2, 3], ids=["two", "three"])
+def ranks(request: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
-    return [torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.multiprocessing.spawn(work, args=(request.param, str(folder)), nprocs=request.param)
+    return [torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 
 @pytest.mark.parametrize("variant", variants())
 def test_ranks_agree_and_equal_the_whole_batch(variant: str, ranks: Any) -> None:
-    first, second = (results[variant] for results in ranks)
-    assert not torch.isclose(first["losses"], second["losses"], rtol=0.5).any(), "the ranks saw different data"
-    assert torch.equal(first["weights"], second["weights"])
-    assert torch.equal(first["student"], second["student"])
+    first, *others = (results[variant] for results in ranks)
+    for other in others:
+        assert not torch.allclose(first["losses"], other["losses"], rtol=0.5), "the ranks saw different data"
+        assert torch.equal(first["weights"], other["weights"])
+        assert torch.equal(first["student"], other["student"])
     whole = train(example(variant), slice(None))
-    torch.testing.assert_close(first["weights"], whole["weights"], rtol=1e-12, atol=0)
-    torch.testing.assert_close(first["student"], whole["student"], rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(first["weights"], whole["weights"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(first["student"], whole["student"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", EMPTY)
-def test_a_student_alone_trains_on_two_ranks(name: str, ranks: Any) -> None:
+def test_a_student_alone_trains_on_several_ranks(name: str, ranks: Any) -> None:
     aggregator = EMPTY[name]()
     aggregator.connect({})
     whole = train(aggregator, slice(None))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from aggregator_cases import connected, losses_of
 
 from distill.aggregators import Aggregator, Equal
+from distill.aggregators.modifiers import Bound, Ramp
 
 
 def golden_sum(make: Callable[..., Aggregator]) -> None:
@@ -23,7 +25,21 @@ def golden_sum(make: Callable[..., Aggregator]) -> None:
     torch.testing.assert_close(connected(make(), 2)(losses_of(3.0, 5.0)).total.item(), 9.0)
 
 
-GOLDENS = {"Equal": (golden_sum,)}
+def golden_modified(make: Callable[..., Aggregator]) -> None:
+    # Weights of 2, bounded to 1/2, then half of that by a ramp at its middle: 1/4 reaches the student. The value stays
+    # that of the plain sum, 1 + 2 * 4 + 2 * 3 = 15.
+    losses = replace(losses_of(4.0, 3.0), progress=0.5)
+    aggregate = connected(make(alpha_distill=2.0, modifiers=[Bound(0.5), Ramp()]), 2).combine(losses)
+    aggregate.total.backward()  # type: ignore[no-untyped-call]
+    assert aggregate.total.item() == 15
+    assert aggregate.weights.tolist() == [0.25, 0.25]
+    assert losses.paths.grad is not None
+    assert losses.paths.grad.tolist() == [0.25, 0.25]
+    assert losses.task.grad is not None
+    assert losses.task.grad.item() == 1
+
+
+GOLDENS = {"Equal": (golden_sum, golden_modified)}
 
 
 def test_a_louder_path_counts_more() -> None:
@@ -51,6 +67,15 @@ MUTANTS = {
         ("losses.paths, self.alpha_distill", "losses.paths, 1.0"),
         ("alpha_distill: float = 1.0", "alpha_distill: float = 0.5"),
         ("losses.task + (weights", "losses.task - (weights", "distill.aggregators.base"),
+        ("paths=constant", "paths=losses.paths", "distill.aggregators.base"),
+        ("(losses.paths - constant)", "losses.paths", "distill.aggregators.base"),
+        ("(weights * (losses.paths - constant)).sum()", "(losses.paths - constant).sum()", "distill.aggregators.base"),
+        (
+            "weights = modifier.reweigh(weights,",
+            "weights = modifier.reweigh(aggregate.weights,",
+            "distill.aggregators.base",
+        ),
+        (".sum(), weights)\n\n    @", ".sum(), aggregate.weights)\n\n    @", "distill.aggregators.base"),
         ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()", "distill.aggregators.base"),
         ("(weights * losses.paths).sum()", "(weights * losses.paths.abs().sqrt()).sum()", "distill.aggregators.base"),
         ("losses.task + (weights", "losses.task.detach() + (weights", "distill.aggregators.base"),

@@ -93,7 +93,7 @@ def test_a_loss_of_zero_stays_finite() -> None:
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"granularity": "stage"}, "granularity must be 'path' or 'layer'"),
+        ({"granularity": "stage"}, "granularity must be 'path', 'layer' or a mapping of groups"),
         ({"alpha_distill": -1}, "alpha_distill must be a finite number of at least 0, found -1"),
         ({"epsilon": 0}, "epsilon must be a finite number above 0, found 0"),
         ({"epsilon": math.nan}, "epsilon must be a finite number above 0, found nan"),

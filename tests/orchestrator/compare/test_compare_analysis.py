@@ -50,6 +50,7 @@ def test_path_effects_by_hand(sweep):
     assert good.effect.difference == pytest.approx((2.0 + 3.0) / 2)
     assert good.add_one.difference == pytest.approx(2.0)
     assert good.leave_one_out.difference == pytest.approx(3.0)
+    assert good.shapley.difference == pytest.approx((2.0 + 3.0) / 2)  # of two paths each order is one of two
     assert bad.effect.difference == pytest.approx((-2.0 - 1.0) / 2)
     assert bad.add_one.difference == pytest.approx(-2.0)
     assert bad.leave_one_out.difference == pytest.approx(-1.0)

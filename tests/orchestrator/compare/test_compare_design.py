@@ -32,6 +32,33 @@ def test_the_contrast_is_the_mean_over_the_pairs(plan):
     assert design.contrast(design.pairs("a")) == pytest.approx([-1.0, 0.5, 0.5])
 
 
+def test_shapley_shares_of_three_paths_by_hand(plan):
+    # Of the six orders a comes first in two, second behind b in one and behind c in one, last in two.
+    design = Design(plan(["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"], aggregators=["equal"], num_seeds=2))
+    shares = {_named(design, [pair]).pop(): share for pair, share in design.shapley("a").items()}
+    assert shares == {
+        ("equal/a", "alone"): pytest.approx(2 / 6),
+        ("equal/a+b", "equal/b"): pytest.approx(1 / 6),
+        ("equal/a+c", "equal/c"): pytest.approx(1 / 6),
+        ("equal/a+b+c", "equal/b+c"): pytest.approx(2 / 6),
+    }
+
+
+def test_shapley_values_share_out_the_gain_of_all_paths(plan):
+    sets = ["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]
+    design = Design(plan(sets, aggregators=["equal", "adaptive"], num_seeds=2))
+    summed = sum(
+        design.contrast(list(shares), list(shares.values())) for shares in map(design.shapley, ("a", "b", "c"))
+    )
+    gains = [(design.index[f"{label}/a+b+c"], design.index["alone"]) for label in ("equal", "adaptive")]
+    assert summed == pytest.approx(design.contrast(gains))
+
+
+def test_no_shapley_value_without_all_subsets(plan):
+    design = Design(plan(["a", "b", "a+b", "a+b+c"], aggregators=["equal"], num_seeds=2))
+    assert design.shapley("a") == {}
+
+
 def test_equal_stands_against_the_same_paths_only(plan):
     design = Design(plan(["a", "a+b"], aggregators=["Equal", "adaptive"], num_seeds=2))
     partners = {arm.name: design.equal(arm) for arm in design.arms}

@@ -77,6 +77,30 @@ def test_path_sets(domain, sets):
     assert sorted(arm.name.partition("/")[2] for arm in design({"paths": domain}).arms()) == sets
 
 
+def test_groups_of_paths_are_cut_down_to_the_set():
+    # The names of groups may be those of paths, as here 'kd': it is the members that count.
+    groups = {"kd": ["kd", "nst"], "maps": ["at"]}
+    planned = design(
+        {"paths": {"sets": [["kd", "at", "nst"], ["kd", "nst"], ["at"], ["nst"]]}, "seed": {"grid": [0]}},
+        aggregator={"use": "Adaptive", "granularity": groups},
+    ).planned()
+    found = {run.paths: run.config["aggregator"].get("granularity") for run in planned}
+    assert found == {
+        (): "path",  # the student alone aggregates nothing
+        ("at", "kd", "nst"): groups,
+        ("kd", "nst"): {"kd": ["kd", "nst"]},
+        ("at",): {"maps": ["at"]},
+        ("nst",): {"kd": ["nst"]},
+    }
+
+
+def test_modifiers_are_part_of_an_arm_s_name():
+    gate = {"use": "CosineGate", "every": 5}
+    search = {"aggregator": {"grid": [{"use": "Equal"}, {"use": "Equal", "modifiers": [gate]}]}}
+    found = design(search, paths={"kd": {"use": "SoftTarget"}})
+    assert names(found.planned()) == ["alone", "equal-cosine_gate/kd", "equal/kd"]
+
+
 def test_other_grids_are_context_and_the_student_alone_is_run_for_those_that_concern_it():
     planned = design(
         {

@@ -6,6 +6,12 @@ import pytest
 
 from orchestrator.config.labels import flat, labels, snake_case
 
+ADAPTIVE = {"use": "Adaptive"}
+
+
+def gated(*others, **options):
+    return {"use": "Adaptive", "modifiers": [{"use": "CosineGate", **options}, *others]}
+
 
 @pytest.mark.parametrize(
     ("values", "expected"),
@@ -16,6 +22,42 @@ from orchestrator.config.labels import flat, labels, snake_case
             [{"use": "Adaptive", "alpha": 0.5}, {"use": "Adaptive", "alpha": 2}],
             ["Adaptive-alpha=0.5", "Adaptive-alpha=2"],
         ),
+        (
+            [
+                {"use": "Equal", "modifiers": [{"use": "CosineGate"}]},
+                {"use": "LogSum"},
+            ],  # not the Equal to compare with
+            ["Equal-CosineGate", "LogSum"],
+        ),
+        (
+            [ADAPTIVE, gated(), gated({"use": "Bound", "growth": 6}), gated(every=5), gated(every=5, scope="last")],
+            [
+                "Adaptive",
+                "Adaptive-CosineGate",
+                "Adaptive-CosineGate-Bound",
+                "Adaptive-CosineGate-every=5",
+                "Adaptive-CosineGate-every=5-last",
+            ],
+        ),
+        (
+            [gated({"use": "Bound", "growth": 6}), gated({"use": "Bound", "growth": 2}), gated({"use": "Ramp"})],
+            ["Adaptive-CosineGate-Bound-growth=6", "Adaptive-CosineGate-Bound-growth=2", "Adaptive-CosineGate-Ramp"],
+        ),
+        (
+            [
+                ADAPTIVE,
+                ADAPTIVE | {"granularity": {"early": ["at"], "late": ["kd", "logits"]}},
+                ADAPTIVE | {"granularity": {"early": ["at", "kd"], "late": ["logits"]}},
+                ADAPTIVE | {"granularity": "layer", "modifiers": []},
+            ],
+            [
+                "Adaptive",
+                "Adaptive-early=at-late=kd+logits",
+                "Adaptive-early=at+kd-late=logits",
+                "Adaptive-layer-modifiers=none",
+            ],
+        ),
+        ([{"use": "Adam", "betas": [0.9, 0.99]}, {"use": "Adam"}], ["Adam-betas=0.9+0.99", "Adam"]),
         ([{"use": "torch.optim.SGD"}, {"use": "torch.optim.AdamW"}], ["SGD", "AdamW"]),
         ([{"model": {"use": "ResNet8"}}, {"model": {"use": "ResNet20"}}], ["ResNet8", "ResNet20"]),
         ([0.1, 1e-05, 3, True, None, "a"], ["0.1", "1e-05", "3", "true", "null", "a"]),

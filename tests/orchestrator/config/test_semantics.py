@@ -77,6 +77,65 @@ def test_a_search_guided_by_validation_needs_one():
     assert list(mistakes(data=data, run={"scheduler": {"use": "ASHA"}})) == ["run.scheduler"]
 
 
+GATED = """\
+data: {use: Digits}
+teacher: {model: {use: ResNet8, width: 32}}
+student: {model: {use: ResNet8}}
+paths: {attention: {use: AttentionTransfer}, soft_target: {use: SoftTarget}, logits: {use: Logits}}
+train: {epochs: 1}
+aggregator:
+  use: Adaptive
+  granularity: {early: [attention], late: [soft_target, logits]}
+  modifiers:
+    - {use: CosineGate, every: 5}
+    - {use: Bound, growth: 6}
+"""
+
+
+def test_groups_and_modifiers_are_read_and_their_defaults_filled_in(tmp_path):
+    path = tmp_path / "gated.yaml"
+    path.write_text(GATED)
+    aggregator = load(path).aggregator
+    assert aggregator["granularity"] == {"early": ["attention"], "late": ["soft_target", "logits"]}
+    gate, bound = aggregator["modifiers"]
+    assert gate == {
+        "use": "CosineGate", "scope": "taps", "every": 5, "smoothing": 0.9, "z": 2.0, "form": "hard", "start": "open",
+        "wait": 3,
+    }  # fmt: skip
+    assert bound == {"use": "Bound", "max_weight": None, "growth": 6.0, "over": 10}
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "message"),
+    [
+        ("use: CosineGate", "use: CosinGate", r":10: aggregator\.modifiers\.0\.use: .* Did you mean 'CosineGate'\?"),
+        ("growth: 6", "growht: 6", r":11: aggregator\.modifiers\.1\.growht: Bound has .* Did you mean 'growth'\?"),
+        (
+            "every: 5",
+            "every: 0",
+            r":10: aggregator\.modifiers\.0\.every: must be a whole number of at least 1, found 0",
+        ),
+        ("every: 5", "form: hrd", r":10: aggregator\.modifiers\.0\.form: .* Did you mean 'hard'\?"),
+        ("[attention]", "attention", r":8: aggregator\.granularity\.early: must be a list \(of text\)"),
+        ("logits]}", "logit]}", r":6: aggregator: granularity: .*in none: logits; .*names of no path: logit;"),
+        ("epochs: 1", "epochs: 1, compile: true", r":5: train\.compile: must be false for .* such as CosineGate"),
+    ],
+)
+def test_what_is_wrong_with_groups_and_modifiers_is_said_where_it_stands(written, instead, message, tmp_path):
+    path = tmp_path / "gated.yaml"
+    assert GATED.count(written) == 1
+    path.write_text(GATED.replace(written, instead))
+    with pytest.raises(UserError, match=message) as caught:
+        load(path)
+    assert len(caught.value.mistakes) == 1
+
+
+def test_what_looks_at_no_gradients_is_compiled():
+    aggregator = {"use": "Adaptive", "modifiers": [{"use": "Bound", "growth": 6}]}
+    written = {**FILE, "train": {"epochs": 3, "compile": True}, "aggregator": aggregator}
+    assert semantics(structure(Document("sweep.yaml", written))).train.compile
+
+
 def test_a_teacher_s_own_training_is_judged_and_what_it_takes_over_is_not_reported_twice():
     wrong = {"use": "torch.optim.SGD", "lr": -1}
     assert set(mistakes(train={"epochs": 3, "optimizer": wrong})) == {"train.optimizer.lr"}
