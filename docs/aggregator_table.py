@@ -16,6 +16,7 @@ from distill.aggregators import Aggregator, modifiers
 from distill.schema import schema
 
 DOCUMENT = Path(__file__).parent / "aggregators.md"
+GENERATOR = "docs/aggregator_table.py"
 HEADER = ("aggregator", "what it does", "looks at", "below 0", "learns", "source")
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Fixed": {"weights": {"a": 1.0, "b": 1.0}},
@@ -72,7 +73,6 @@ def _looks_at(made: Aggregator) -> str:
     seen = ["losses"]
     seen += [f"gradients ({scope})" for scope in sorted(needs.gradients)]
     seen += ["losses after the step"] if needs.second_look else []
-    seen += ["held-out batches"] if needs.held_out else []
     return ", ".join(seen)
 
 
@@ -84,10 +84,10 @@ def _learns(made: Aggregator) -> str:
 
 def document() -> str:
     """Return ``docs/aggregators.md`` with the tables as the classes have them now."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    for name, make in {"aggregators": table, "modifiers": modifier_table}.items():
-        text = tables.replaced(text, f"docs/aggregator_table.py: {name}", make())
-    return text
+    return tables.document(
+        DOCUMENT,
+        {f"{GENERATOR}: aggregators": table, f"{GENERATOR}: modifiers": modifier_table},
+    )
 
 
 if __name__ == "__main__":

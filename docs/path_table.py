@@ -23,6 +23,7 @@ from distill.taps import INPUT, OUTPUT, Probe, probe
 
 DOCUMENT = Path(__file__).parent / "paths.md"
 COSTS = Path(__file__).parents[1] / "benchmarks" / "results" / "paths.json"
+GENERATOR = "docs/path_table.py"
 HEADER = ("path", "what it matches", "reads", "below 0", "batch", "target, small", "target, large", "learns", "source")
 
 
@@ -134,10 +135,7 @@ def _figure(value: float) -> str:
 
 def document() -> str:
     """Return ``docs/paths.md`` with the tables as classes and measurements have them now."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    for name, make in {"what they are": table, "what they cost": costs}.items():
-        text = tables.replaced(text, f"docs/path_table.py: {name}", make())
-    return text
+    return tables.document(DOCUMENT, {f"{GENERATOR}: what they are": table, f"{GENERATOR}: what they cost": costs})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,14 @@ def replaced(text: str, generator: str, content: str) -> str:
         raise ValueError(f"the document has no line {begin}")
     _, _, after = rest.partition(END)
     return f"{before}{begin}\n\n{content}\n\n{END}{after}"
+
+
+def document(file: Path, blocks: Mapping[str, Callable[[], str]]) -> str:
+    """Return a document with the content of all its blocks, by generator, as it is now."""
+    text = file.read_text(encoding="utf-8")
+    for generator, make in blocks.items():
+        text = replaced(text, generator, make())
+    return text
 
 
 def main(file: Path, document: Callable[[], str], content: Callable[[], str]) -> None:
