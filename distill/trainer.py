@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from distill.targets import TargetSource
 from distill.teacher import Teacher
 from distill.training_state import TrainingState
 from distill.trajectory import Trajectory
+from distill.unused_parameters import has_unused_parameters
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,9 @@ class Trainer:
         self.state = TrainingState(
             distiller, self.optimizer, self.scheduler, self.trajectory, rank=host.rank, world_size=host.world_size
         )
-        prepared = host.prepare(distiller, find_unused_parameters=self._has_unused_parameters())
+        first = next(iter(loaders.train.epoch(0))) if host.world_size > 1 else None
+        unused = first is not None and has_unused_parameters(distiller, first, self.targets.targets(first))
+        prepared = host.prepare(distiller, find_unused_parameters=unused)
         self._module: Any = torch.compile(prepared) if recipe.compile else prepared
         self._distributed = prepared if isinstance(prepared, nn.parallel.DistributedDataParallel) else None
         torch.manual_seed(derive_seed(recipe.seed, "training", host.rank))
@@ -274,25 +276,6 @@ class Trainer:
         if status == "finished":
             result["test"] = self._evaluate(self.loaders.test, self.targets.predictions(self.loaders.test))
         return result
-
-    def _has_unused_parameters(self) -> bool:
-        """Whether a forward and backward pass leaves a parameter without gradient, which DDP must be told."""
-        if self.host.world_size == 1:
-            return False
-        mode = self.distiller.training
-        state = copy.deepcopy(self.distiller.state_dict())  # of tensors, and of whatever modules keep beside them
-        self.distiller.train()
-        batch = next(iter(self.loaders.train.epoch(0)))
-        self.distiller(batch, self.targets.targets(batch)).total.backward()
-        unused = [
-            name for name, value in self.distiller.named_parameters() if value.requires_grad and value.grad is None
-        ]
-        self.distiller.zero_grad(set_to_none=True)
-        self.distiller.load_state_dict(state)
-        self.distiller.train(mode)
-        if unused:
-            log.warning("parameters without gradient, which slows DDP down: %s", ", ".join(unused))
-        return bool(unused)
 
     def resume(self) -> bool:
         """Continue from the newest undamaged checkpoint; return whether there was one."""
