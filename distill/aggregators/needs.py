@@ -14,15 +14,11 @@ class Needs:
     Attributes:
         gradients: where the gradients of task and paths are looked at, apart from each other.
         second_look: whether the losses of a batch are wanted once more, after the step that it led to.
-        held_out: whether a batch is wanted that no training step sees.
     """
 
     gradients: frozenset[Scope] = frozenset()
     second_look: bool = False
-    held_out: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         """Return what both need."""
-        return Needs(
-            self.gradients | other.gradients, self.second_look or other.second_look, self.held_out or other.held_out
-        )
+        return Needs(self.gradients | other.gradients, self.second_look or other.second_look)
