@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from on_ranks import on_ranks
 from torch import Tensor, nn
 
 from distill.aggregators.gradients import SharedGradients, TapGradients, cosines
@@ -242,20 +241,13 @@ def measure(part: slice) -> dict[str, Tensor]:
     }
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
-    )
-    torch.save(measure(slice(4 * rank, 4 * rank + 4)), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+def work(rank: int) -> dict[str, Tensor]:
+    return measure(slice(4 * rank, 4 * rank + 4))
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    folder = tmp_path_factory.mktemp("gradients")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
-    return [torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return on_ranks(work, tmp_path_factory.mktemp("gradients"))
 
 
 def test_two_ranks_find_what_one_process_finds_in_the_whole_batch(ranks: list[dict[str, Tensor]]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from aggregator_cases import gradients_of
+from on_ranks import on_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -75,26 +73,18 @@ def in_one_pass(samples: Tensor) -> Tensor:
     return model.gradient()
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
-    )
+def work(rank: int) -> dict[str, Tensor]:
     share = inputs().chunk(2)[rank]
-    results = {
+    return {
         "several": in_several_passes(share),
         "one": in_one_pass(share),
         "broadcast": distributed.broadcast(torch.tensor([rank + 0.5])),
     }
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
-    return [torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return on_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 def test_several_backward_passes_leave_each_rank_with_a_gradient_of_its_own(ranks: list[dict[str, Tensor]]) -> None:

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import datetime
 import itertools
 import math
 from collections import Counter
-from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from on_ranks import on_ranks
 from path_cases import SAMPLES, batch_of, connect, make_case, same_numbers
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -345,20 +344,13 @@ def train(part: slice) -> dict[str, Any]:
     return {"losses": losses, "constants": constants, "memory": dict(path.named_buffers())}
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
-    )
-    torch.save(train(slice(4 * rank, 4 * rank + 4)), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+def work(rank: int) -> dict[str, Any]:
+    return train(slice(4 * rank, 4 * rank + 4))
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
-    return [torch.load(FilePath(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return on_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 def test_two_ranks_remember_the_same_bit_for_bit(ranks: list[dict[str, Any]]) -> None:

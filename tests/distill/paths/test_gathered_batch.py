@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from on_ranks import on_ranks
 from path_cases import make_case, same_numbers
 from torch import Tensor
 
@@ -69,25 +68,18 @@ class NotCounted(torch.autograd.Function):
         return gradient.chunk(2)[dist.get_rank()]
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
-    )
+def work(rank: int) -> dict[str, Numbers]:
     results = {
         f"{name} {gather}": learn(name, SHARES[rank], gather=gather) for name in NAMES for gather in (False, True)
     }
     with mock.patch.object(distributed, "gather_rows", NotCounted.apply):
         results |= {f"{name} not counted": learn(name, SHARES[rank], gather=True) for name in NAMES}
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Numbers]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
-    return [torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return on_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 def mean(first: Numbers, second: Numbers) -> Numbers:
