@@ -51,7 +51,7 @@ class GradientBalance(GradientMethod):
     Args:
         method: a class of ``torchjd.aggregation``.
         options: of that class, by torchjd's names; lists of numbers stand for vectors, the task's value first.
-        scope: where gradients are taken, ``last`` or ``all``; see :data:`~distill.aggregators.needs.Scope`.
+        scope: where gradients are taken, ``last`` or ``all``; see :data:`~distill.gradient_scope.Scope`.
         every: steps between two looks, at least 1.
         normalize_rows: whether all gradients are made as long as the task's, at most a millionfold, before they are
             weighed; the weights are multiplied likewise. A constant in front of a path then does not count.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Unpack
-
 import torch
 from torch import Tensor
 
 from distill import distributed
-from distill.aggregators.base import Aggregate, Common, Losses
+from distill.aggregators.base import Aggregate, Losses
 from distill.aggregators.gradient_method import GradientMethod
 from distill.aggregators.multi_objective import DIRECTIONS, exact_gram
 
@@ -42,7 +39,7 @@ class GradientDirection(GradientMethod):
     Args:
         method: ``ConFIG``, ``GradDrop`` or ``TrimmedMean``, classes of ``torchjd.aggregation``.
         options: of that class, by torchjd's names; lists of numbers stand for vectors, the task's value first.
-        scope: where gradients are taken, ``last`` or ``all``; see :data:`~distill.aggregators.needs.Scope`.
+        scope: where gradients are taken, ``last`` or ``all``; see :data:`~distill.gradient_scope.Scope`.
         normalize_rows: whether all gradients are made as long as the task's, at most a millionfold, beforehand.
         seed: of the random numbers of GradDrop.
 
@@ -53,17 +50,6 @@ class GradientDirection(GradientMethod):
 
     weighs = False
     methods = DIRECTIONS
-
-    def __init__(
-        self,
-        method: str,
-        options: Mapping[str, Any] | None = None,
-        scope: Literal["last", "all"] = "last",
-        normalize_rows: bool = False,
-        seed: int = 0,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(method, options, scope, normalize_rows, seed, **common)
 
     def forward(self, losses: Losses) -> Aggregate:
         total = losses.task + losses.paths.sum()

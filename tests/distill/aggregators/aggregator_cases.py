@@ -184,6 +184,21 @@ def connected(aggregator: Aggregator, num_paths: int) -> Aggregator:
     return aggregator
 
 
+def hard_rows(base: Tensor) -> dict[str, Tensor]:
+    """Return gradients `[3, parameter]`, the task's first, that are zero, opposed, equal, or far apart in length."""
+    return {
+        "zero path": base * torch.tensor([[1.0], [0.0], [1.0]]),
+        "zero task": base * torch.tensor([[0.0], [1.0], [1.0]]),
+        "all zero": base * 0,
+        "opposed": base[0] * torch.tensor([[1.0], [-1.0], [-2.0]]),
+        "equal": base[0].expand(3, -1),
+        "small": base * 1e-10,
+        "large": base * 1e10,
+        "mixed": base * torch.tensor([[1.0], [1e-10], [1e10]]),
+        "mixed the other way": base * torch.tensor([[1e10], [1.0], [1e-10]]),
+    }
+
+
 def module_of(name: str) -> ModuleType:
     """Return the test module of the registered aggregator `name`, which holds its goldens."""
     module = f"test_{getattr(aggregators, name).__module__.rpartition('.')[2]}"
