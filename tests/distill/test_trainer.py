@@ -22,6 +22,7 @@ from distill.aggregators.modifiers import Bound, CosineGate, Ramp
 from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
+from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller
 from distill.finite_check import NonFiniteLossError
 from distill.host import LocalHost
@@ -489,3 +490,19 @@ def test_a_compiled_training_is_traced_once_and_learns_the_same(make_loader, mon
     assert counter.frame_count == 1
     for name, value in plain.distiller.state_dict().items():
         torch.testing.assert_close(compiled.distiller.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_are_looked_at_as_often_as_the_recipe_says(make_loader):
+    recipe = dataclasses.replace(RECIPE, accumulate=2, log_every=100, diagnosis=Diagnosis(every=4, scope="taps"))
+    host = LocalHost(CPU)
+    trainer = make_trainer(make_loader, recipe=recipe, host=host)
+    seen = []
+    trainer.distiller.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2]))
+    trainer.run()
+    # Six steps of two batches: the first batch of steps 0 and 4.
+    assert [number for number, look in enumerate(seen) if look is not None] == [0, 8]
+    table = trainer.trajectory.table()
+    assert table["step"].to_pylist() == [0, 4]
+    assert all(-1 <= value <= 1 for value in table["attention/cosine"].to_pylist())
+    assert "train/cosine/soft_target" in host.history[0]
+    assert "train/cosine/soft_target" not in host.history[1]  # steps 2 and 3
