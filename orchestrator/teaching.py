@@ -24,7 +24,8 @@ def teacher_config(config: Mapping[str, Any]) -> dict[str, Any]:
     stored.
     """
     teacher = config["teacher"]
-    train = {**config["train"], **(teacher["train"] or {})}
+    # A teacher has no paths: there is nothing to diagnose, and asking for it must not make another teacher.
+    train = {**config["train"], **(teacher["train"] or {}), "diagnose": None}
     if teacher["train"] is None and (teacher["weights"] is not None or teacher["checkpoint"] is not None):
         train |= {"epochs": 0, "scheduler": None}
     return {

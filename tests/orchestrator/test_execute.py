@@ -74,3 +74,13 @@ def test_a_run_that_was_cut_short_goes_on_from_its_checkpoint(root):
     assert {**again, "minutes": 0} == {**whole, "minutes": 0}
     states = [torch.load(root / "runs" / name / "student.pt", weights_only=True) for name in ("whole", "cut")]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_file_can_ask_a_run_to_look_at_gradients(root, tmp_path):
+    settings = ["search=null", f"run.storage={tmp_path}", "train.diagnose={every: 2, scope: taps}"]
+    [run] = Design(load(FILE, settings)).planned()
+    asked = teacher_job(run.config, Storage(str(root)))
+    assert asked.directory == teacher_job(config(root), Storage(str(root))).directory  # the teacher's is the same
+    host = LocalHost(CPU)
+    execute(job(root, "looking", train=run.config["train"]).to_dict(), host)
+    assert "train/cosine/soft_target" in host.history[0]
