@@ -21,8 +21,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install       ## what a step, a sweep, orchestration, tracking and scale cost: ratios within one run, JSON in outputs/bench
-	for each in step loading rounding paths tracking orchestration sweep scale; do \
+bench: install       ## what a step, paths, aggregators, a sweep, orchestration, tracking and scale cost: ratios within one run, JSON in outputs/bench
+	for each in step loading rounding paths aggregators tracking orchestration sweep scale; do \
 		$(BIN)/python -m benchmarks.$$each --json outputs/bench/$$each.json || exit 1; done
 
 install: $(INSTALLED)
