@@ -232,7 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             variants = _chosen(make_variants(Path(folder)), options.only)
             bench = AggregatorBench(workbench, variants, live=options.live, steps=options.steps)
         clock = time.process_time if options.cpu_time else time.perf_counter
-        setting = {"pair": pair, "batch": options.batch, "precision": options.precision, "rounds": options.rounds}
+        setting = {
+            "pair": pair,
+            "device_type": device.type,
+            "batch": options.batch,
+            "precision": options.precision,
+            "rounds": options.rounds,
+        }
         setting |= {"steps": options.steps, "clock": clock.__name__, "live": options.live, **timing.machine(device)}
         print(", ".join(f"{key} {value}" for key, value in setting.items()))
         rows = bench.measure(options.rounds, options.warmup, clock)

@@ -12,9 +12,11 @@ class Diagnosis:
     """How often each path's gradient is compared with the task's, and where.
 
     A look records, for every path, the cosine of its gradient with the task's and the length of both, without the
-    weight that the aggregator gives it. It changes nothing in the training. With scope ``last`` it costs a backward
-    pass through the last stage a path; paths that act before that stage have no gradient there and a cosine of 0. With
-    ``taps`` each path is looked at where it acts, at next to no cost; with ``all`` that is a whole backward pass.
+    weight that the aggregator gives it. It changes nothing in the training. With scope ``last`` a look costs a backward
+    pass through the last stage for the task and for each path, and memory for as many gradients of its parameters;
+    paths that act before that stage have no gradient there and a cosine of 0. With ``all`` these are whole backward
+    passes, and gradients of the whole student. With ``taps`` each path is looked at where it acts: two backward passes
+    a path, which end there, and memory for two gradients of that activation and their product in float64.
 
     Args:
         every: optimiser steps between two looks, at least 1.

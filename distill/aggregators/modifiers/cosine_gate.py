@@ -43,8 +43,11 @@ class CosineGate(Modifier):
     (accumulation), the first is looked at. Steps are those that ``Distiller.advance`` announces: a loop of your own has
     to call it, or the gate never looks.
 
-    Looks cost: with scope ``taps`` next to nothing, with ``last`` and ``all`` a backward pass a path as deep as the
-    scope. All ranks decide alike; with ``taps`` from products averaged over them.
+    Looks cost: with ``last`` and ``all`` a backward pass as deep as the scope for the task and for each path, and
+    memory for as many gradients; with ``taps`` two for each path, which end where it acts, and memory for two gradients
+    of an activation and their product in float64. That is little where paths act in the last stage, and more than a
+    step where ``layer`` granularity has keys that act in the first. All ranks decide alike; with ``taps`` from products
+    averaged over them.
 
     Source: Du et al. 2018, *Adapting auxiliary losses using gradient similarity* (arXiv:1812.02224): ``weighted`` and,
     with ``z = 0``, ``hard`` on a single batch (``smoothing: 0``). The mean, its error and ``smooth`` are ours.
