@@ -1,7 +1,8 @@
 """Multi-path knowledge distillation in pure torch: paths, aggregators, taps, and a training loop.
 
-Nothing in this package imports ray or mlflow. The names below are imported when first used, so that reading an
-experiment file does not wait for torch.
+What every training has stands here; what there is a choice of stands in a package of its own: ``distill.paths``,
+``distill.aggregators``, ``distill.models``, ``distill.data``. Nothing in this package imports ray or mlflow. The names
+below are imported when first used, so that reading an experiment file does not wait for torch.
 """
 
 from __future__ import annotations
@@ -10,41 +11,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distill.aggregators import Adaptive, AdaptivePaper, Equal, Fixed, LogSum, Single
     from distill.batch import Batch
     from distill.distiller import Distiller
-    from distill.paths import AttentionTransfer, FeatureMap, Logits, NSTGram, SoftmaxRegression, SoftTarget
     from distill.tasks import Classification
     from distill.teacher import Teacher
     from distill.trainer import Trainer
 
-__all__ = [
-    "Adaptive",
-    "AdaptivePaper",
-    "AttentionTransfer",
-    "Batch",
-    "Classification",
-    "Distiller",
-    "Equal",
-    "FeatureMap",
-    "Fixed",
-    "LogSum",
-    "Logits",
-    "NSTGram",
-    "Single",
-    "SoftTarget",
-    "SoftmaxRegression",
-    "Teacher",
-    "Trainer",
-]
+__all__ = ["Batch", "Classification", "Distiller", "Teacher", "Trainer"]
 
-_HOMES = ("aggregators", "batch", "distiller", "paths", "tasks", "teacher", "trainer")
+_HOMES = {
+    "Batch": "batch",
+    "Classification": "tasks",
+    "Distiller": "distiller",
+    "Teacher": "teacher",
+    "Trainer": "trainer",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for home in _HOMES:
-            module = importlib.import_module(f"distill.{home}")
-            if name in vars(module):
-                return getattr(module, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"distill.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'distill' has no attribute {name!r}")

@@ -27,17 +27,17 @@ def test_the_loop_of_ones_own_trains():
     torch.manual_seed(0)
     student, teacher_model = ResNet8(num_classes=4, width=4), ResNet20(num_classes=4, width=4)
     images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 4
-    scope: dict = {"F": F, "images": images, "loader": [(images, labels, torch.arange(8))] * 3}
+    scope: dict = {"F": F, "images": images, "epochs": 2, "loader": [(images, labels, torch.arange(8))] * 3}
     before = student.fc.weight.clone()
-    exec(
-        diff_after("Distillery inside your own loop"),
-        scope | {"student": student, "teacher_model": teacher_model, "torch": torch},
-    )
+    scope |= {"student": student, "teacher_model": teacher_model, "torch": torch}
+    exec(diff_after("Distillery inside your own loop"), scope)
     assert not torch.equal(before, student.fc.weight)
+    assert float(scope["distiller"]._progress) == pytest.approx(5 / 6), "the last of six steps announced itself"
 
 
 def test_the_path_of_ones_own_connects_and_trains():
-    from distill import Batch, Classification, Distiller, Equal, Teacher
+    from distill import Batch, Classification, Distiller, Teacher
+    from distill.aggregators import Equal
     from distill.models import ResNet8
     from distill.paths import LogitPath
 
