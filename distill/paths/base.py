@@ -14,7 +14,7 @@ from distill.adapter import Adapter
 from distill.batch import Batch, Samples
 from distill.identity import describe
 from distill.paths.schedule import ALWAYS, Schedule
-from distill.taps import OUTPUT, Probe, TapPair, pair_last, pair_named, pair_stages
+from distill.taps import OUTPUT, Probe, TapPair, pair_before_activation, pair_last, pair_named, pair_stages
 
 Taps = Mapping[str, Tensor]
 """Activations by tap name: feature maps ``[batch, channel, height, width]``; the logits under ``OUTPUT``."""
@@ -185,7 +185,7 @@ class FeaturePath(Path):
     def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
         """Pair by stage, or as the option ``taps`` says."""
         pairs = self.auto_pairs(student, teacher) if self.taps == "auto" else pair_named(student, teacher, self.taps)
-        return before_activation(pairs, student, teacher) if self.before_activation else pairs
+        return pair_before_activation(pairs, student, teacher) if self.before_activation else pairs
 
     def auto_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
         """Return the pairs that ``auto`` means: all stages, or with :attr:`only_last` the deepest features."""
@@ -242,18 +242,6 @@ class AdaptedFeaturePath(FeaturePath):
         return adapted
 
 
-def before_activation(pairs: Sequence[TapPair], student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
-    """Return the pairs with taps that read what enters the activation functions; the layers keep their names.
-
-    Raises:
-        ValueError: an activation function is no module, so that nothing can be hooked.
-    """
-    return tuple(
-        TapPair(student.before_activation(pair.student).name, teacher.before_activation(pair.teacher).name, pair.layer)
-        for pair in pairs
-    )
-
-
 def key(layer: str) -> str:
     """Return a layer's name as a legal submodule name, a different one for every layer.
 
@@ -295,9 +283,7 @@ __all__ = [
     "TapChoice",
     "Taps",
     "Target",
-    "before_activation",
     "key",
     "no_autocast",
-    "pair_last",
     "widen",
 ]

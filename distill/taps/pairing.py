@@ -104,6 +104,18 @@ def pair_last(student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
     return _label([(student.last.name, teacher.last.name)])
 
 
+def pair_before_activation(pairs: Sequence[TapPair], student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+    """Return the pairs with taps that read what enters the activation functions; the layers keep their names.
+
+    Raises:
+        ValueError: an activation function is no module, so that nothing can be hooked.
+    """
+    return tuple(
+        TapPair(student.before_activation(pair.student).name, teacher.before_activation(pair.teacher).name, pair.layer)
+        for pair in pairs
+    )
+
+
 def _named(probe: Probe, pair: Mapping[str, str], role: str) -> Tap:
     if pair[role] == OUTPUT:
         raise ValueError(f"taps: the {role}'s tap is empty; the logits are compared by paths between logits")
