@@ -17,6 +17,7 @@ from distill.batch import Batch
 from distill.checkpoint import Checkpoints
 from distill.counter_random import derive_seed
 from distill.data import Loader
+from distill.data.loaders import Loaders
 from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller, Step
 from distill.evaluate import evaluate
@@ -64,15 +65,6 @@ class Recipe:
     seed: int = 0
     compile: bool = False
     diagnosis: Diagnosis | None = None
-
-
-@dataclass(frozen=True)
-class Loaders:
-    """This rank's loaders; ``validation`` is ``None`` under the paper's protocol."""
-
-    train: Loader
-    validation: Loader | None
-    test: Loader
 
 
 class Trainer:

@@ -12,12 +12,12 @@ from torch import nn
 from distill.batch import Samples
 from distill.cache import cache_folder
 from distill.data import Data, Loader, Subset
+from distill.data.loaders import Loaders
 from distill.distiller import Distiller
 from distill.host import Host
 from distill.identity import state_digest
 from distill.targets import StoredTargets, TargetSource, TargetStore, open_shards
 from distill.teacher import Teacher
-from distill.trainer import Loaders
 from orchestrator.assemble import Assembly, assemble
 from orchestrator.job import Job, StoreJob
 from orchestrator.storage import Storage

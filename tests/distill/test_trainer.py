@@ -22,6 +22,7 @@ from distill.aggregators.modifiers import Bound, CosineGate, Ramp
 from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
+from distill.data.loaders import Loaders
 from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller
 from distill.finite_check import NonFiniteLossError
@@ -32,7 +33,7 @@ from distill.paths import CRD, AttentionTransfer, SoftTarget
 from distill.paths.base import LogitPath
 from distill.tasks import Classification
 from distill.teacher import Teacher
-from distill.trainer import Loaders, Recipe, Trainer
+from distill.trainer import Recipe, Trainer
 from distill.unused_parameters import has_unused_parameters
 
 CPU = torch.device("cpu")
