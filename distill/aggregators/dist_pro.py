@@ -52,13 +52,13 @@ class DistPro(Aggregator):
     made, up to a factor, and a constant factor means nothing to Adam. What is not: a factor that changes from step to
     step (learning rate, clipping) is left out; an optimiser with a scale for each parameter, as Adam, is taken for SGD;
     what a step does beyond the next one is not seen. Under modifiers the slope is that of the weights before them. With
-    ``scope: last`` the slope is that of the last stage's part of the step alone, and paths that act before it have
-    none: their logits stand still.
+    ``scope: last`` the slope is that of the last stage's part of the step alone, and a path that acts before it seems
+    to do no more than no distillation would: hence ``all``, and ``every`` to pay for it.
 
     Each share is bounded, so that ``weight_i * F_i`` lies between 0 and ``alpha_distill * n`` whatever the losses do.
     Slopes that are not finite change nothing. A look costs a backward pass as deep as the scope for the task and for
-    each path, then a forward and a backward pass of the student on a held-out batch, and memory for ``2 + n`` gradients
-    until the step is made; other steps cost one small all-reduce.
+    each path, then a forward and a backward pass of the student on a held-out batch, and memory for ``1 + 2 * n``
+    gradients; other steps cost one small all-reduce.
 
     Source: DistPro (Deng et al. 2022, arXiv:2204.05547) and its release: the slot of no distillation, the sum ``n``,
     Adam at 0.1, a fifth of the images held out. Departures: the release estimates the slope by finite differences
@@ -67,7 +67,7 @@ class DistPro(Aggregator):
     losses; held-out images are not augmented.
 
     Args:
-        alpha_distill: mean weight of the paths with the slot's share as that of another, at least 0.
+        alpha_distill: ``n`` times this is what the paths and no distillation share, at least 0.
         held_out: share of the training images that is held out, above 0 and below 1.
         scope: the parameters whose gradients count: ``all`` of the student, or its ``last`` stage.
         every: steps from one look to the next, at least 1; with accumulation, all batches of such a step are looked at.
