@@ -24,7 +24,7 @@ METHOD_OPTIONS: dict[str, dict[str, Any]] = {
     "TrimmedMean": {"trim_number": 1},
 }
 """What torchjd's methods ask for."""
-PERIODS = {"GradNorm": 10}
+PERIODS = {"DistPro": 10, "GradNorm": 10}
 """Steps from one look to the next, by default, of those that do not look in every step."""
 GATES: tuple[tuple[Scope, int], ...] = (("taps", 1), ("taps", 20), ("last", 20))
 

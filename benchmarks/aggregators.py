@@ -92,7 +92,7 @@ class Scene:
         trainer = Trainer(
             self._distiller(aggregator),
             self._teacher,
-            Loaders(train=self._loader, validation=None, test=self._loader),
+            Loaders(train=self._loader, validation=None, test=self._loader, held_out=self._loader),
             Recipe(1, crawl, diagnosis=None if diagnose is None else Diagnosis(1, diagnose)),
             LocalHost(self._bench.device),
             num_classes=NUM_CLASSES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from distill.aggregators.gradients import Gradients, SharedGradients, TapGradien
 from distill.batch import Batch, Samples
 from distill.counter_random import derive_seed
 from distill.gradient_scope import Scope
+from distill.last_parameters import last_parameters
 from distill.paths import Path, Target
 from distill.random_state import random_state, set_random_state
 from distill.taps import Probe, Tap, TapPair, TapReader, probe
@@ -197,16 +198,37 @@ class Distiller(nn.Module):
             task, layers = self._losses(batch, targets, {})
         return distributed.mean(self.aggregator.sums(layers, like=task))
 
+    def held_out_gradients(self, batch: Batch) -> dict[Scope, Tensor]:
+        """Return what the aggregator wants to know of held-out samples; leave no trace.
+
+        The student runs as in :meth:`look_again`; neither paths nor teacher do.
+
+        Args:
+            batch: samples that no step trains on; on every rank as many.
+
+        Returns:
+            By scope the gradient of the task's loss, ``[parameter]``, a mean over the ranks.
+        """
+        with _untouched(self.student):
+            output, _ = self._output(batch, {})
+            task = self.task.loss(output, replace(batch, progress=self._progress))
+            empty = task.new_zeros(0)
+            scopes = self._needs.held_out_gradients
+            return {scope: SharedGradients(task, empty, self._parameters_in(scope)).rows()[0] for scope in scopes}
+
     def _losses(
         self, batch: Batch, targets: Mapping[str, Target], sources: dict[str, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the loss of the task and those of all layers; put the activations where paths act into ``sources``."""
         batch = replace(batch, progress=self._progress)
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output, taps = self._reader(batch.images, sources)
+        output, taps = self._output(batch, sources)
         task = self.task.loss(output, batch)
         losses = {name: self._path_losses(name, taps, targets[name], batch) for name in self._paths}
         return task, [losses[name][layer] for name, names in self.layers.items() for layer in names]
+
+    def _output(self, batch: Batch, sources: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self._reader(batch.images, sources)
 
     def _look(self, scope: Scope, task: Tensor, layers: Sequence[Tensor], sources: Mapping[str, Tensor]) -> Tensor:
         """Return each path's gradient against the task's, ``[path, 3]``."""
@@ -219,7 +241,10 @@ class Distiller(nn.Module):
         """Return the gradients of task and paths; nothing is computed before somebody asks."""
         if scope == "taps":
             return TapGradients(task, paths, places)
-        return SharedGradients(task, paths, self._last_parameters if scope == "last" else self._student_parameters)
+        return SharedGradients(task, paths, self._parameters_in(scope))
+
+    def _parameters_in(self, scope: Scope) -> list[nn.Parameter]:
+        return self._last_parameters if scope == "last" else self._student_parameters
 
     def _path_losses(self, name: str, taps: Mapping[str, Tensor], target: Target, batch: Batch) -> dict[str, Tensor]:
         path = self._paths[name]
@@ -249,39 +274,10 @@ def _untouched(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for owner, name, buffer, value in kept:
-            buffer.copy_(value)
+            with torch.no_grad():
+                buffer.copy_(value)
             setattr(owner, name, buffer)
         set_random_state(drawn)
-
-
-def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
-    """Return the parameters of the student's last stage: those behind the stage before it, up to its deepest feature.
-
-    Behind means later in the order of the model's modules. A stage that ends in a pooling has no parameters of its own,
-    so that the one before it counts. Of a model of one stage they are the parameters of the module that makes the
-    deepest feature, or of the nearest one before it that has any.
-    """
-    modules = [name for name, _ in student.named_modules()]
-    owners = [modules.index(name.rpartition(".")[0]) for name, _ in student.named_parameters()]
-    parameters = list(student.parameters())
-
-    def up_to(module: str) -> int:
-        """Return how many parameters belong to the module or to one before it."""
-        end = max(
-            number for number, name in enumerate(modules) if f"{name}.".startswith(f"{module}." if module else "")
-        )
-        return sum(owner <= end for owner in owners)
-
-    last = found.last.module
-    # The deepest feature has a stage of its own where pooling has left one place, which ends no stage.
-    is_stage = bool(found.stages) and found.stages[-1].octave == found.last.octave
-    begins = [up_to(stage.module) for stage in reversed(found.stages[:-1] if is_stage else found.stages)]
-    begins += [sum(owner < number for owner in owners) for number in range(modules.index(last), 0, -1)]
-    for begin in begins:
-        learned = [parameter for parameter in parameters[begin : up_to(last)] if parameter.requires_grad]
-        if learned:
-            return learned
-    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def _known(samples: Samples | None) -> Samples:

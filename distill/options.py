@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 
 
-def finite(name: str, value: object, *, above: float | None = None, at_least: float | None = None) -> float:
+def finite(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+) -> float:
     """Return the option ``value`` as a float.
 
     Args:
@@ -13,15 +20,18 @@ def finite(name: str, value: object, *, above: float | None = None, at_least: fl
         value: what the user gave.
         above: exclusive lower bound.
         at_least: inclusive lower bound.
+        below: exclusive upper bound.
 
     Raises:
         ValueError: it is no finite number, or it is out of bounds.
     """
     rule = "a finite number"
     rule += f" above {above:g}" if above is not None else f" of at least {at_least:g}" if at_least is not None else ""
+    rule += f" and below {below:g}" if below is not None else ""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{name} must be {rule}, found {value!r}")
-    if (above is not None and value <= above) or (at_least is not None and value < at_least):
+    too_small = (above is not None and value <= above) or (at_least is not None and value < at_least)
+    if too_small or (below is not None and value >= below):
         raise ValueError(f"{name} must be {rule}, found {value!r}")
     return float(value)
 

@@ -17,6 +17,7 @@ from distill.batch import Batch
 from distill.checkpoint import Checkpoints
 from distill.counter_random import derive_seed
 from distill.data import Loader
+from distill.data.loaders import Loaders
 from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller, Step
 from distill.evaluate import evaluate
@@ -66,15 +67,6 @@ class Recipe:
     diagnosis: Diagnosis | None = None
 
 
-@dataclass(frozen=True)
-class Loaders:
-    """This rank's loaders; ``validation`` is ``None`` under the paper's protocol."""
-
-    train: Loader
-    validation: Loader | None
-    test: Loader
-
-
 class Trainer:
     """Trains a distiller on a host; stops, resumes and reports at the ends of epochs.
 
@@ -90,7 +82,8 @@ class Trainer:
         targets: where the paths' targets come from; ``None``: the teacher is asked for every batch.
 
     Raises:
-        ValueError: an epoch has fewer batches than one step takes, or the aggregator cannot be compiled.
+        ValueError: an epoch has fewer batches than one step takes, or the aggregator cannot be compiled, or lacks
+            held-out samples.
     """
 
     def __init__(
@@ -120,6 +113,9 @@ class Trainer:
             raise ValueError(
                 f"accumulate must not exceed the {len(loaders.train)} batches of an epoch, found {recipe.accumulate}"
             )
+        if distiller.aggregator.needs.held_out and loaders.held_out is None:
+            name = type(distiller.aggregator).__name__
+            raise ValueError(f"{name} learns from held-out samples: give Loaders held_out=...")
         uncompilable = [*distiller.aggregator.uncompilable, *(["diagnose"] if recipe.diagnosis else [])]
         if recipe.compile and uncompilable:
             raise ValueError(
@@ -213,7 +209,7 @@ class Trainer:
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._clipped_parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        self.distiller.aggregator.after_step(self._look_again(batches[-1], targets))
+        self.distiller.aggregator.after_step(self._look_again(batches[-1], targets), self._held_out_gradients())
         if self.scheduler is not None and self.recipe.scheduler_step == "batch":
             self.scheduler.step()
         if len(steps) == 1:
@@ -238,6 +234,13 @@ class Trainer:
         if not self.distiller.aggregator.needs.second_look:
             return None
         return self.distiller.look_again(replace(batch, targets={}), targets)
+
+    def _held_out_gradients(self) -> dict[Scope, Tensor] | None:
+        """Return the gradients of held-out samples after a step, where the aggregator wants them."""
+        held_out = self.loaders.held_out
+        if held_out is None or not self.distiller.aggregator.wants_held_out:
+            return None
+        return self.distiller.held_out_gradients(held_out.nth(self.state.step))
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Let DDP reduce gradients only with the last of the accumulated batches."""

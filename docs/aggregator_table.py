@@ -90,6 +90,7 @@ def _looks_at(made: Aggregator) -> str:
     seen = ["losses"]
     seen += [f"gradients ({scope})" for scope in sorted(needs.gradients)]
     seen += ["losses after the step"] if needs.second_look else []
+    seen += ["held-out samples"] if needs.held_out else []
     return ", ".join(seen)
 
 

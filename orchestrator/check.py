@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,17 @@ import numpy as np
 import torch
 
 from distill.build import build
+from distill.data import Data
 from distill.data.base import Dataset
+from distill.data.held_out import hold_out
 from distill.host import LocalHost
 from distill.schema import Problem
 from distill.slots import DATASET
 from orchestrator.branch import SAMPLE_SIZE, build_branches
+from orchestrator.config import PlannedRun
 from orchestrator.config.design import Design
 from orchestrator.config.experiment import Experiment
+from orchestrator.held_out import held_out_share
 from orchestrator.plan import Plan
 from orchestrator.storage import Storage
 from orchestrator.store import expected_runs, measure, plan_store
@@ -31,13 +36,14 @@ def make_plan(experiment: Experiment) -> Plan:
     branches = build_branches(experiment)
     design = Design(experiment)
     torch.set_num_threads(int(experiment.run.cpus_per_worker))  # what is measured is a run's speed
+    runs = expected_runs(design)
     effects, undecidable = _effects(design)
     return Plan(
         design=design,
         branches=tuple(branches),
-        samples=_read_sample(experiment),
+        samples=_read_sample(experiment, runs),
         store=plan_store(
-            expected_runs(design),
+            runs,
             mode=experiment.store,
             budget_gib=experiment.run.store_gib,
             storage=Storage(experiment.run.storage),
@@ -60,8 +66,8 @@ def _effects(design: Design) -> tuple[dict[str, float], dict[str, str]]:
     return {name: value for name, value in effects.items() if math.isfinite(value)}, undecidable_paths(planned)
 
 
-def _read_sample(experiment: Experiment) -> dict[str, int | None]:
-    """List the data, read two images, and return how many each split has."""
+def _read_sample(experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str, int | None]:
+    """List the data, read two images, and return how many each split has, and how many are held out of the training."""
     dataset: Dataset = build(experiment.data, DATASET, modules=experiment.modules)
     try:
         data = dataset.survey()
@@ -69,11 +75,30 @@ def _read_sample(experiment: Experiment) -> dict[str, int | None]:
         channels = {int(image.shape[0]) for image in images}
         if channels != {data.image_shape[0]}:
             raise ValueError(f"images have {sorted(channels)} channels, expected {data.image_shape[0]}")
-        if len(data.train) < experiment.train.batch_size:
-            found = f"{len(data.train):,} training images are less than one batch of {experiment.train.batch_size:,}"
+        held_out = _held_out(dataset, data, experiment, runs)
+        left = len(data.train) - max(held_out.values(), default=0)
+        if left < experiment.train.batch_size:
+            found = f"{left:,} training images are less than one batch of {experiment.train.batch_size:,}"
             raise ValueError(f"{found}: lower train.batch_size")
     except (OSError, ValueError) as error:
         raise experiment.document.error([Problem("data", str(error))]) from error
     validation = None if data.validation is None else len(data.validation)
     teacher = {} if experiment.teacher is None else {"for the teacher": len(data.teacher_train)}
-    return {"for training": len(data.train), **teacher, "validation": validation, "test": len(data.test)}
+    return {"for training": len(data.train), **held_out, **teacher, "validation": validation, "test": len(data.test)}
+
+
+def _held_out(dataset: Dataset, data: Data, experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str, int]:
+    """Return how many of the training images aggregators hold out, by what to call them."""
+    counts = {}
+    for run in runs:
+        share = held_out_share(run.config)
+        name = f"of these held out by {run.config['aggregator']['use'].rpartition('.')[2]} ({share:g})"
+        if not share or name in counts:
+            continue
+        workers = int(experiment.run.workers)
+        try:
+            _, held_out = hold_out(data.train, share, seed=dataset.split.seed, at_least=workers)
+        except ValueError as error:
+            raise experiment.document.error([Problem("aggregator", str(error))]) from error
+        counts[name] = len(held_out)
+    return counts

@@ -12,13 +12,15 @@ from torch import nn
 from distill.batch import Samples
 from distill.cache import cache_folder
 from distill.data import Data, Loader, Subset
+from distill.data.held_out import hold_out
+from distill.data.loaders import Loaders
 from distill.distiller import Distiller
 from distill.host import Host
 from distill.identity import state_digest
 from distill.targets import StoredTargets, TargetSource, TargetStore, open_shards
 from distill.teacher import Teacher
-from distill.trainer import Loaders
 from orchestrator.assemble import Assembly, assemble
+from orchestrator.held_out import held_out_share
 from orchestrator.job import Job, StoreJob
 from orchestrator.storage import Storage
 
@@ -32,7 +34,7 @@ class Preparation:
 
     Attributes:
         data: the loaded data set.
-        loaders: of this rank.
+        loaders: of this rank; the student trains on what an aggregator leaves that holds out images.
         student: the model to train.
         teacher: its teacher, where it has one.
         teacher_result: what the teacher reached.
@@ -61,7 +63,8 @@ def prepare(job: Job, host: Host) -> Preparation:
     assembly = assemble(_with_stored_teacher(config))
     # A trial looks at a few images; those behind a URI stay where they are.
     data = assembly.dataset.survey() if job.role == "trial" else assembly.dataset.load()
-    loaders = _loaders(config, data, host, teacher=job.role == "teacher")
+    training, held_out = _training_images(config, assembly, data, host, teacher=job.role == "teacher")
+    loaders = _loaders(config, data, host, training=training, held_out=held_out)
     teacher, teacher_result = _teacher(job, assembly, host)
     student = assembly.student.to(host.device)
     if config["train"]["channels_last"]:
@@ -75,7 +78,7 @@ def prepare(job: Job, host: Host) -> Preparation:
         sample=_sample(loaders.train, host),
         seed=config["seed"],
         precision=config["train"]["precision"],
-        samples=Samples(torch.from_numpy(data.train.indices), torch.from_numpy(data.train.labels)),
+        samples=Samples(torch.from_numpy(training.indices), torch.from_numpy(training.labels)),
     ).to(host.device)
     stored = None
     if job.store is not None and teacher is not None:
@@ -120,7 +123,20 @@ def _teacher(job: Job, assembly: Assembly, host: Host) -> tuple[Teacher | None, 
     return Teacher(model, assembly.task), result
 
 
-def _loaders(config: Mapping[str, Any], data: Data, host: Host, *, teacher: bool) -> Loaders:
+def _training_images(
+    config: Mapping[str, Any], assembly: Assembly, data: Data, host: Host, *, teacher: bool
+) -> tuple[Subset, Subset | None]:
+    """Return the images to train on, and those held out of them where the aggregator learns from such."""
+    training = data.teacher_train if teacher else data.train
+    share = held_out_share(config)
+    if not share:
+        return training, None
+    return hold_out(training, share, seed=assembly.dataset.split.seed, at_least=host.world_size)
+
+
+def _loaders(
+    config: Mapping[str, Any], data: Data, host: Host, *, training: Subset, held_out: Subset | None
+) -> Loaders:
     train = config["train"]
     shared: dict[str, Any] = {
         "mean": data.mean,
@@ -136,18 +152,23 @@ def _loaders(config: Mapping[str, Any], data: Data, host: Host, *, teacher: bool
             subset, batch_size=train["eval_batch_size"] * host.world_size, shuffle=False, drop_last=False, **shared
         )
 
-    training = Loader(
-        data.teacher_train if teacher else data.train,
-        batch_size=train["batch_size"],
-        transforms=data.transforms,
-        data_seed=config["data_seed"],
-        views=train["views"],
-        shuffle=True,
-        drop_last=True,
-        **shared,
+    def shuffled(subset: Subset, batch_size: int, **options: Any) -> Loader:
+        given = shared | options
+        return Loader(
+            subset, batch_size=batch_size, data_seed=config["data_seed"], shuffle=True, drop_last=True, **given
+        )
+
+    batch_size = train["batch_size"]
+    apart = None
+    if held_out is not None:
+        whole = len(held_out) // host.world_size * host.world_size
+        apart = shuffled(held_out, min(batch_size, whole))
+    return Loaders(
+        train=shuffled(training, batch_size, transforms=data.transforms, views=train["views"]),
+        validation=evaluation(data.validation) if data.validation is not None else None,
+        test=evaluation(data.test),
+        held_out=apart,
     )
-    validation = evaluation(data.validation) if data.validation is not None else None
-    return Loaders(training, validation, evaluation(data.test))
 
 
 def _sample(loader: Loader, host: Host) -> torch.Tensor:

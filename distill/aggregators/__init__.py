@@ -5,6 +5,7 @@ from distill.aggregators.base import Aggregate as Aggregate
 from distill.aggregators.base import Aggregator as Aggregator
 from distill.aggregators.base import Losses as Losses
 from distill.aggregators.chebyshev import Chebyshev
+from distill.aggregators.dist_pro import DistPro
 from distill.aggregators.dwa import DWA
 from distill.aggregators.equal import Equal
 from distill.aggregators.famo import FAMO
@@ -28,6 +29,7 @@ __all__ = [
     "Adaptive",
     "AdaptivePaper",
     "Chebyshev",
+    "DistPro",
     "Equal",
     "Fixed",
     "GeometricMean",

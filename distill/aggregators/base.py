@@ -195,11 +195,18 @@ class Aggregator(nn.Module, ABC):
     def forward(self, losses: Losses) -> Aggregate:
         """Combine one batch's losses; where there are modifiers, ``losses.paths`` come without gradient."""
 
-    def after_step(self, again: Tensor | None = None) -> None:
+    @property
+    def wants_held_out(self) -> bool:
+        """Whether the held-out gradients are wanted after the step that is being made; on every rank alike."""
+        return bool(self.needs.held_out_gradients)
+
+    def after_step(self, again: Tensor | None = None, held_out: Mapping[Scope, Tensor] | None = None) -> None:
         """Hook behind each optimiser step, on every rank alike.
 
         Args:
             again: ``[key]``, the losses of the step's batch once more, means over the ranks, where :attr:`needs` asks.
+            held_out: by scope, ``[parameter]``, the gradient of the task's loss on held-out samples in the parameters
+                that the step has made, a mean over the ranks; where :attr:`wants_held_out`.
         """
 
     def after_epoch(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-BETAS = (0.9, 0.999)
-
 
 class BufferedAdam(nn.Module):
     """Descends given gradients with Adam; moments are buffers, so they are saved with the module that owns this.
@@ -21,17 +19,26 @@ class BufferedAdam(nn.Module):
         learning_rate: of the steps.
         weight_decay: pulls the values towards 0.
         epsilon: gradients far below it make no full steps.
+        betas: how much of the past stays in the means of the gradient and of its square.
     """
 
     _mean: Tensor  # [value]
     _square: Tensor  # [value]
     _steps: Tensor  # scalar
 
-    def __init__(self, shape: int, learning_rate: float, weight_decay: float = 0.0, epsilon: float = 1e-8) -> None:
+    def __init__(
+        self,
+        shape: int,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        epsilon: float = 1e-8,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.epsilon = epsilon
+        self.betas = betas
         self.register_buffer("_mean", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("_square", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("_steps", torch.zeros((), dtype=torch.float64))
@@ -41,8 +48,8 @@ class BufferedAdam(nn.Module):
         """Change ``values`` in place by one step."""
         gradient = gradient + self.weight_decay * values
         self._steps.add_(1)
-        self._mean.lerp_(gradient, 1 - BETAS[0])
-        self._square.lerp_(gradient.square(), 1 - BETAS[1])
-        mean = self._mean / (1 - BETAS[0] ** self._steps)
-        square = self._square / (1 - BETAS[1] ** self._steps)
+        self._mean.lerp_(gradient, 1 - self.betas[0])
+        self._square.lerp_(gradient.square(), 1 - self.betas[1])
+        mean = self._mean / (1 - self.betas[0] ** self._steps)
+        square = self._square / (1 - self.betas[1] ** self._steps)
         values.sub_(self.learning_rate * mean / (square.sqrt() + self.epsilon))

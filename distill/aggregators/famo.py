@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Unpack
 
 import torch
@@ -11,6 +12,7 @@ from distill import distributed
 from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
 from distill.aggregators.buffered_adam import BufferedAdam
 from distill.aggregators.needs import Needs
+from distill.gradient_scope import Scope
 from distill.options import finite
 
 
@@ -89,7 +91,7 @@ class FAMO(Aggregator):
         return weighted_sum(losses, weights.to(losses.paths))
 
     @torch.no_grad()
-    def after_step(self, again: Tensor | None = None) -> None:
+    def after_step(self, again: Tensor | None = None, held_out: Mapping[Scope, Tensor] | None = None) -> None:
         """Move the logits by what the step did to the losses."""
         if again is None:
             raise ValueError("FAMO learns from the losses after the step: give after_step the same batch's once more")

@@ -109,8 +109,7 @@ class GradNorm(Aggregator):
             if self._looks:
                 gradients = losses.gradients[self.scope]
                 assert isinstance(gradients, SharedGradients)
-                rows = gradients.rows()[0 if self.weighs_task else 1 :]
-                self._look(rows.double().square().sum(dim=1).sqrt(), mean)
+                self._look(gradients.lengths()[0 if self.weighs_task else 1 :], mean)
         return aggregate
 
     def get_extra_state(self) -> Tensor:

@@ -49,6 +49,10 @@ class SharedGradients(Gradients):
             self._rows = distributed.mean(torch.stack(rows))
         return self._rows
 
+    def lengths(self) -> Tensor:
+        """Return the rows' lengths, ``[1 + key]``, in float64; one row at a time is copied for that."""
+        return torch.stack([_inner(row, row) for row in self.rows()]).sqrt()
+
     def gram(self) -> Tensor:
         """Return the inner products of the rows, ``[1 + key, 1 + key]``; in the rows' type, summed in float64."""
         rows = self.rows()
@@ -97,16 +101,25 @@ class TapGradients(Gradients):
 
     def against_task(self) -> Tensor:
         if self._products is None:
+            tasks = self._task_gradients()
             products = [
-                self._product(loss, place) for loss, place in zip(self._paths.unbind(), self._places, strict=True)
+                self._product(loss, place, *tasks[id(place)])
+                for loss, place in zip(self._paths.unbind(), self._places, strict=True)
             ]
             empty = self._paths.new_zeros(0, 3, dtype=torch.float64)
             self._products = distributed.mean(torch.stack(products)) if products else empty
         return self._products
 
-    def _product(self, loss: Tensor, place: Tensor) -> Tensor:
-        (path,), (task,) = (_gradients(each, [place]) for each in (loss, self._task))
-        return torch.stack([_inner(path, task), _inner(task, task), _inner(path, path)])
+    def _task_gradients(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return the task's gradient and its squared length in each place, of one backward pass for all of them."""
+        places = list({id(place): place for place in self._places}.values())
+        gradients = [gradient.double() for gradient in _gradients(self._task, places)] if places else []
+        return {id(place): (each, _inner(each, each)) for place, each in zip(places, gradients, strict=True)}
+
+    def _product(self, loss: Tensor, place: Tensor, task: Tensor, square: Tensor) -> Tensor:
+        [path] = _gradients(loss, [place])
+        path = path.double()
+        return torch.stack([_inner(path, task), square, _inner(path, path)])
 
 
 def _gradients(loss: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
@@ -126,7 +139,8 @@ def _or_zero(gradient: Tensor | None, place: Tensor) -> Tensor:
 
 
 def _inner(one: Tensor, other: Tensor) -> Tensor:
-    return (one.double() * other.double()).sum()
+    left = one.double()
+    return (left * (left if other is one else other.double())).sum()
 
 
 def cosines(products: Tensor) -> Tensor:

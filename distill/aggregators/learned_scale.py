@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from distill import distributed
 from distill.aggregators.base import Aggregator, Common
+from distill.gradient_scope import Scope
 from distill.options import finite
 
 logger = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class LearnedScale(Aggregator):
         return torch.where(begun, self.a, self.a.detach())
 
     @torch.no_grad()
-    def after_step(self, again: Tensor | None = None) -> None:
+    def after_step(self, again: Tensor | None = None, held_out: Mapping[Scope, Tensor] | None = None) -> None:
         """Bring weights back to ``max_weight``; without a bound, warn once about a large one."""
         if self.max_weight is not None:
             self.a.clamp_(min=self._lowest)

@@ -132,6 +132,15 @@ class Loader:
         """Return the images at these positions of the split as ``epoch`` shows them."""
         return self._batch(positions, self._read(positions, epoch))
 
+    def nth(self, number: int) -> Batch:
+        """Return this rank's share of one batch of the endless row of epochs, without making those before it.
+
+        Args:
+            number: from 0; the batches of an epoch are followed by those of the next.
+        """
+        epoch, place = divmod(number, len(self))
+        return self.batch_at(self._share(self._order(epoch), place), epoch)
+
     def __len__(self) -> int:
         """Return how many batches this rank gives in an epoch."""
         num_full, rest = divmod(len(self.subset), self.batch_size)
@@ -165,8 +174,13 @@ class Loader:
     def shares(self, epoch: int) -> Iterator[Indices]:
         """Give the positions in the split of this rank's share of each batch."""
         order = self._order(epoch)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield order[start + self.rank : start + self.batch_size : self.world_size]
+        for place in range(len(self)):
+            yield self._share(order, place)
+
+    def _share(self, order: Indices, place: int) -> Indices:
+        """Return this rank's positions of the batch in this place of an epoch."""
+        start = place * self.batch_size
+        return order[start + self.rank : start + self.batch_size : self.world_size]
 
     def _order(self, epoch: int) -> Indices:
         """Return the positions of all ranks' samples in the order of this epoch."""

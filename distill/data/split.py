@@ -110,15 +110,26 @@ class Split:
         return Partition(train, train if self.teacher == "same" else rest, validation, test)
 
     def _draw(self, count: int, pool: Indices, labels: Indices) -> tuple[Indices, Indices]:
-        """Return ``count`` positions of the pool, each class in its share, and the others; both ascending."""
-        keys = sort_keys(derive_seed(self.seed, "split"), 0, pool)
-        order = np.lexsort((keys, labels[pool]))  # class by class, shuffled within
-        _, sizes = np.unique(labels[pool], return_counts=True)
-        first_of_class = np.cumsum(sizes) - sizes
-        place_in_class = np.arange(len(pool)) - np.repeat(first_of_class, sizes)
-        is_chosen = np.zeros(len(pool), dtype=bool)
-        is_chosen[order] = place_in_class < np.repeat(_quotas(count, sizes), sizes)
-        return pool[is_chosen], pool[~is_chosen]
+        return draw(count, pool, labels[pool], seed=derive_seed(self.seed, "split"))
+
+
+def draw(count: int, pool: Indices, labels: Indices, *, seed: int) -> tuple[Indices, Indices]:
+    """Return ``count`` positions of the pool, each class in its share, and the others; both ascending.
+
+    Args:
+        count: how many.
+        pool: positions in a source, ascending.
+        labels: of these positions.
+        seed: names the stream that chooses; see :func:`~distill.counter_random.derive_seed`.
+    """
+    keys = sort_keys(seed, 0, pool)
+    order = np.lexsort((keys, labels))  # class by class, shuffled within
+    _, sizes = np.unique(labels, return_counts=True)
+    first_of_class = np.cumsum(sizes) - sizes
+    place_in_class = np.arange(len(pool)) - np.repeat(first_of_class, sizes)
+    is_chosen = np.zeros(len(pool), dtype=bool)
+    is_chosen[order] = place_in_class < np.repeat(_quotas(count, sizes), sizes)
+    return pool[is_chosen], pool[~is_chosen]
 
 
 def _check_amount(name: str, amount: float | int) -> None:

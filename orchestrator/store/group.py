@@ -12,6 +12,7 @@ from distill.slots import DATASET
 from orchestrator.config import PlannedRun
 from orchestrator.config.design import Design
 from orchestrator.config.experiment import canonical_json
+from orchestrator.held_out import HELD_OUT, held_out_share
 from orchestrator.teaching import fingerprint
 
 _TRAINING = ("batch_size", "precision", "channels_last", "views", "eval_batch_size")
@@ -33,7 +34,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one teacher, one student's taps, one data set and one data seed.
+    """Runs of one teacher, one student's taps, one data set and one data seed, which train on the same images.
 
     Attributes:
         key: tells it from other groups.
@@ -100,10 +101,21 @@ def stored_names(group: Group, config: Mapping[str, Any], stored: Iterable[str])
 
 
 def shape_of(config: Mapping[str, Any]) -> str:
-    """Return what is equal for runs that differ in their paths, their aggregator and their seeds alone."""
+    """Return what is equal for runs that differ in their paths, their aggregator and their seeds alone.
+
+    An aggregator that holds out training images is another matter: its runs see other ones.
+    """
     training = {key: config["train"][key] for key in _TRAINING}
     return canonical_json(
-        [fingerprint(config), config["data"], config["task"], config["student"]["model"], training, config["modules"]]
+        [
+            fingerprint(config),
+            config["data"],
+            config["task"],
+            config["student"]["model"],
+            training,
+            config["modules"],
+            held_out_share(config),
+        ]
     )
 
 
@@ -115,7 +127,8 @@ def _group(key: str, shape: str, configs: list[Mapping[str, Any]]) -> Group:
             paths.setdefault(_known(paths, name, spec), spec)
         names = frozenset(_known(paths, name, spec) for name, spec in config["paths"].items())
         uses.append(Use(config["train"]["epochs"], names))
-    merged = {**configs[0], "paths": paths, "aggregator": {"use": "Equal"}}
+    share = held_out_share(configs[0])
+    merged = {**configs[0], "paths": paths, "aggregator": {"use": "Equal"}, HELD_OUT: share}
     dataset: Dataset = build(configs[0]["data"], DATASET, modules=tuple(configs[0]["modules"]))
     return Group(key, shape, merged, tuple(uses), has_augmentation=bool(dataset.transforms))
 

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from distill.aggregators import Equal
 from distill.batch import Batch
 from distill.diagnosis import Diagnosis
-from distill.distiller import Distiller, last_parameters
+from distill.distiller import Distiller
+from distill.last_parameters import last_parameters
 from distill.models import ResNet8, ResNet20
 from distill.paths import AttentionTransfer, Logits
 from distill.paths.base import LogitPath

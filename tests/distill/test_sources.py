@@ -15,7 +15,8 @@ from distill.aggregators import Adaptive, Equal
 from distill.aggregators.gradients import SharedGradients, TapGradients
 from distill.aggregators.modifiers import CosineGate
 from distill.batch import Batch, Samples
-from distill.distiller import Distiller, last_parameters
+from distill.distiller import Distiller
+from distill.last_parameters import last_parameters
 from distill.models import ResNet8, ResNet20, WideResNet
 from distill.paths import AB, FSP, OFD, AttentionTransfer, Logits, SoftTarget
 from distill.paths import Path as KnowledgePath

@@ -10,6 +10,7 @@ from distill.aggregators import (
     DWA,
     FAMO,
     Adaptive,
+    DistPro,
     Equal,
     GradientBalance,
     GradientDirection,
@@ -22,6 +23,7 @@ from distill.aggregators.modifiers import Bound, CosineGate, Ramp
 from distill.aggregators.needs import Needs
 from distill.batch import Samples
 from distill.checkpoint import CheckpointError, Checkpoints
+from distill.data.loaders import Loaders
 from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller
 from distill.finite_check import NonFiniteLossError
@@ -32,7 +34,7 @@ from distill.paths import CRD, AttentionTransfer, SoftTarget
 from distill.paths.base import LogitPath
 from distill.tasks import Classification
 from distill.teacher import Teacher
-from distill.trainer import Loaders, Recipe, Trainer
+from distill.trainer import Recipe, Trainer
 from distill.unused_parameters import has_unused_parameters
 
 CPU = torch.device("cpu")
@@ -63,18 +65,21 @@ def make_trainer(
     student = ResNet8(num_classes=4, in_channels=1, width=4)
     torch.manual_seed(1)
     teacher = Teacher(ResNet20(num_classes=4, in_channels=1, width=4), task)
-    train = make_loader(0, 64, training=True)
+    aggregator = aggregator or Adaptive()
+    learns = bool(aggregator.needs.held_out)
+    train = make_loader(0, 48 if learns else 64, training=True)
+    held_out = make_loader(48, 64, training=True, batch_size=8) if learns else None
     paths = {"attention": AttentionTransfer(), "soft_target": SoftTarget()} if paths is None else paths
     distiller = Distiller(
         Dropped(student) if dropout else student,
         teacher,
         paths,
-        aggregator or Adaptive(),
+        aggregator,
         task,
         sample=next(iter(train.epoch(0))).images[:2],
         samples=samples,
     )
-    loaders = Loaders(train, make_loader(64, 80, training=False), make_loader(80, 96, training=False))
+    loaders = Loaders(train, make_loader(64, 80, training=False), make_loader(80, 96, training=False), held_out)
     return Trainer(distiller, teacher, loaders, recipe, host or LocalHost(CPU), num_classes=4, **options)
 
 
@@ -153,6 +158,8 @@ def gated(scope, **options):
         DWA,
         RandomWeights,
         partial(GradNorm, every=3),
+        partial(DistPro, every=2),
+        partial(DistPro, every=4, scope="last", granularity="layer", modifiers=[Ramp()]),
         partial(GradientBalance, "PCD", every=3),
         partial(GradientBalance, "ExcessMTL", granularity="layer"),
         partial(GradientDirection, "GradDrop", scope="all"),
@@ -271,7 +278,7 @@ class Looking(Equal):
         self.before.append(losses.paths.detach())
         return super().forward(losses)
 
-    def after_step(self, again=None):
+    def after_step(self, again=None, held_out=None):
         self.again.append(again)
 
 

@@ -15,7 +15,17 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distill.aggregators import FAMO, Adaptive, Aggregator, Equal, GradientBalance, GradientDirection, GradNorm, LogSum
+from distill.aggregators import (
+    FAMO,
+    Adaptive,
+    Aggregator,
+    DistPro,
+    Equal,
+    GradientBalance,
+    GradientDirection,
+    GradNorm,
+    LogSum,
+)
 from distill.aggregators.modifiers import CosineGate
 from distill.batch import Batch
 from distill.distiller import Distiller
@@ -40,6 +50,8 @@ AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "from the first losses": lambda: Adaptive(initial="log_loss"),
     "looking again": FAMO,
     "by gradients": lambda: GradNorm(every=1, include_task=True),
+    "on held-out samples": lambda: DistPro(every=1),
+    "on held-out samples, last": lambda: DistPro(every=2, scope="last", granularity="layer"),
     "gradients last": lambda: GradientBalance("PCD", {"tau": 0.1}),
     "gradients all": lambda: GradientBalance("PCD", {"tau": 0.1}, "all"),
     "direction": lambda: GradientDirection("GradDrop", scope="all"),
@@ -123,8 +135,11 @@ def train(aggregator: Aggregator, part: slice, *, with_batchnorm: bool) -> dict[
         result.total.backward()
         first = first or gradients(distiller)
         optimizer.step()
-        if aggregator.needs.second_look:
-            aggregator.after_step(distiller.look_again(batch, targets))
+        again = distiller.look_again(batch, targets) if aggregator.needs.second_look else None
+        held_out = None
+        if aggregator.needs.held_out and aggregator.wants_held_out:
+            held_out = distiller.held_out_gradients(share(samples(NUM_STEPS + step), part))
+        aggregator.after_step(again, held_out)
         weights.append(result.weights)
     gates = dict(distiller.named_buffers(prefix=""))
     return {

@@ -28,6 +28,7 @@ from distill.aggregators import (
     Adaptive,
     AdaptivePaper,
     Aggregator,
+    DistPro,
     Equal,
     Fixed,
     GradNorm,
@@ -121,7 +122,9 @@ class Toy(nn.Module):
         optimizer.zero_grad()
         aggregate.total.backward()
         optimizer.step()
-        self.aggregator.after_step((self.features.detach() - goals).square().sum(dim=1))
+        again = (self.features.detach() - goals).square().sum(dim=1)
+        held_out = self.features.detach() - torch.tensor([1.0, -1.0])  # of half the squared distance to there
+        self.aggregator.after_step(again, {"last": held_out, "all": held_out})
         if seed % 2:
             self.aggregator.after_epoch()
         return aggregate.weights
@@ -273,6 +276,7 @@ def test_granularity_is_checked_at_construction(granularity: Any, rule: str) -> 
         Adaptive,
         lambda: Adaptive(initial="log_loss"),
         AdaptivePaper,
+        DistPro,
         DWA,
         Equal,
         lambda: Fixed({}),

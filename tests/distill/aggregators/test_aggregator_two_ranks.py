@@ -16,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distill import distributed
 from distill.aggregators import Adaptive, Aggregator, Equal, LogSum, Losses
+from distill.aggregators.gradients import SharedGradients
+from distill.gradient_scope import Scope
 
 NUM_STEPS, NUM_SAMPLES = 4, 12
 SCALES = torch.tensor([1.0, 4.0, 12.0]).repeat_interleave(NUM_SAMPLES // 3)
@@ -44,6 +46,12 @@ class Student(nn.Module):
         goals = [outputs - index - 1 for index in range(len(self.aggregator.keys))]
         return torch.stack([goal.square().mean() for goal in goals]) if goals else outputs.new_zeros(0)
 
+    def held_out(self, inputs: Tensor) -> dict[Scope, Tensor]:
+        """Return the gradient of the task's loss on other inputs, as a distiller does."""
+        task = self.linear(inputs).square().mean()
+        rows = SharedGradients(task, task.new_zeros(0), list(self.linear.parameters())).rows()
+        return {"last": rows[0], "all": rows[0]}
+
 
 def train(aggregator: Aggregator, samples: slice) -> dict[str, Tensor]:
     """Train on these samples of each batch; wrapped in DDP where there are ranks."""
@@ -60,8 +68,9 @@ def train(aggregator: Aggregator, samples: slice) -> dict[str, Tensor]:
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        with torch.no_grad():
-            aggregator.after_step(distributed.mean(student.paths(student.linear(batch[samples]))))
+        aggregator.after_step(
+            distributed.mean(student.paths(student.linear(batch[samples]))), student.held_out(batch[samples] - 0.5)
+        )
         if step % 2:
             aggregator.after_epoch()
         weights.append(weight)

@@ -206,8 +206,8 @@ MUTANTS = {
         ("(0.9, 0.999)", "(0.9, 0.99)", ADAM),
         ("(0.9, 0.999)", "(0.5, 0.999)", ADAM),
         ("square.sqrt() + ", "square + ", ADAM),
-        ("/ (1 - BETAS[0] ** self._steps)", "", ADAM),
-        ("/ (1 - BETAS[1] ** self._steps)", "", ADAM),
+        ("/ (1 - self.betas[0] ** self._steps)", "", ADAM),
+        ("/ (1 - self.betas[1] ** self._steps)", "", ADAM),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""

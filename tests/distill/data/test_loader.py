@@ -111,6 +111,17 @@ def test_all_ranks_together_see_the_batches_of_one_process(memory_subset, world_
             assert part.labels.equal(whole.labels[rank::world_size])
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_any_batch_of_the_endless_row_is_what_its_epoch_gives(memory_subset, world_size):
+    subset = memory_subset(61)
+    for rank in range(world_size):
+        loader = training(subset, rank=rank, world_size=world_size)
+        batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
+        for number in (20, 3, 7, 6):
+            assert loader.nth(number).indices.equal(batches[number].indices)
+            assert loader.nth(number).images.equal(batches[number].images)
+
+
 @pytest.mark.parametrize("count", [61, 56, 57])
 def test_evaluation_on_several_ranks_sees_each_sample_exactly_once(memory_subset, count):
     subset = memory_subset(count)

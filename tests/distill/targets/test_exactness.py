@@ -8,12 +8,13 @@ import torch
 from target_scene import CPU, all_paths
 
 from distill.aggregators import Adaptive, Equal
+from distill.data.loaders import Loaders
 from distill.host import LocalHost
 from distill.optimization import optimizer_maker
 from distill.paths import LogitPath
 from distill.paths.pooled import PooledPath
 from distill.targets import TargetSource, path_column
-from distill.trainer import Loaders, Recipe, Trainer
+from distill.trainer import Recipe, Trainer
 
 RECIPE = Recipe(epochs=3, optimizer=optimizer_maker(torch.optim.SGD, {"lr": 0.05, "momentum": 0.9}), log_every=1)
 
