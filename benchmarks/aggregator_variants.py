@@ -102,7 +102,7 @@ def _with(kind: Callable[..., Aggregator], modifier: Callable[[], Modifier]) -> 
 
 
 def _gated(kind: Callable[..., Aggregator], scope: Scope, **options: Any) -> Callable[[int], Aggregator]:
-    return lambda every: kind(modifiers=[CosineGate(scope, every)], **options)
+    return lambda every: kind(modifiers=[CosineGate(scope, every, dense=0)], **options)
 
 
 def _every(name: str, steps: int) -> str:

@@ -128,7 +128,7 @@ def test_equal_takes_its_turn_in_every_block():
 
 
 def test_gradients_apart_take_memory_and_time_above_those_of_equal(tmp_path):
-    gate = Variant(lambda every: LogSum(modifiers=[CosineGate("all", every)]))
+    gate = Variant(lambda every: LogSum(modifiers=[CosineGate("all", every, dense=0)]))
     rows = bench_of(equal=Variant(lambda _: Equal()), dwa=Variant(lambda _: DWA()), gate=gate).measure(2, 1, tick())
     assert rows["equal"]["memory"] == pytest.approx(1, abs=0.01)
     assert rows["dwa"]["memory"] == pytest.approx(1, abs=0.05)

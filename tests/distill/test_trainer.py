@@ -142,7 +142,7 @@ def same(ours, theirs):
 
 
 def gated(scope, **options):
-    gate = CosineGate(scope, every=3, wait=1, smoothing=0.5, z=0.1, **options)
+    gate = CosineGate(scope, every=3, wait=1, smoothing=0.5, z=0.1, dense=0, **options)
     return Adaptive(modifiers=[gate, Bound(growth=1.05, over=5), Ramp()])
 
 

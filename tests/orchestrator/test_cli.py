@@ -166,7 +166,7 @@ def test_unknown_flags_are_refused(capsys):
         (
             "modifiers",
             [
-                "CosineGate(scope = 'taps', every = 10",
+                "CosineGate(scope = 'taps', every = 20",
                 "Normalize(total = null)",
                 "    Keeps every weight below",
                 "Ramp(",

@@ -76,13 +76,13 @@ class CosineGate(Modifier):
     def __init__(
         self,
         scope: Scope = "taps",
-        every: int = 10,
+        every: int = 20,
         smoothing: float = 0.9,
         z: float = 2.0,
         form: Form = "hard",
         start: Literal["open", "closed"] = "open",
         wait: int = 3,
-        dense: int = 0,
+        dense: int = 30,
     ) -> None:
         super().__init__()
         for name, value, valid in (

@@ -100,7 +100,10 @@ MODIFIED: dict[str, tuple[str, Callable[[], list[Modifier]]]] = {
     "LogSum with a constant total": ("LogSum", lambda: [Normalize()]),
     "Adaptive with a ramp": ("Adaptive", lambda: [Ramp(shape="cosine")]),
     "Adaptive with a gate at the taps": ("Adaptive", lambda: [CosineGate(every=1, wait=1)]),
-    "LogSum with a gate in the last stage": ("LogSum", lambda: [CosineGate("last", every=2, wait=1, form="smooth")]),
+    "LogSum with a gate in the last stage": (
+        "LogSum",
+        lambda: [CosineGate("last", every=2, wait=1, form="smooth", dense=0)],
+    ),
     "Equal with everything": (
         "Equal",
         lambda: [CosineGate("all", 1, form="weighted"), Bound(0.5), Ramp(), Normalize(3)],

@@ -15,7 +15,7 @@ from distill.aggregators.modifiers import Bound, CosineGate, Modifier, Normalize
 EXAMPLES: dict[str, Callable[[], Modifier]] = {
     "Bound by a number": lambda: Bound(0.5),
     "Bound by growth": lambda: Bound(growth=1.5, over=2),
-    "CosineGate at the taps": lambda: CosineGate(every=2, wait=1, smoothing=0.5, z=0.1),
+    "CosineGate at the taps": lambda: CosineGate(every=2, wait=1, smoothing=0.5, z=0.1, dense=0),
     "CosineGate in the last stage, smooth": lambda: CosineGate("last", every=1, wait=1, form="smooth"),
     "CosineGate everywhere, weighted": lambda: CosineGate("all", every=1, form="weighted"),
     "CosineGate that starts closed": lambda: CosineGate(every=1, wait=2, start="closed"),

@@ -101,7 +101,7 @@ def golden_waits(make: Callable[..., Modifier]) -> None:
 
 def golden_every(make: Callable[..., Modifier]) -> None:
     # Looks in steps 0, 3, 6: what happens between them is not seen.
-    gate = connected(make(every=3, smoothing=0, z=0, wait=1), 1)
+    gate = connected(make(every=3, smoothing=0, z=0, wait=1, dense=0), 1)
     cosines = [0.5, -0.5, -0.5, -0.5, 0.5, 0.5, 0.5]
     assert [look(gate, cosine)[0] for cosine in cosines] == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 
@@ -209,7 +209,7 @@ def test_the_length_of_a_gradient_does_not_count(length: float) -> None:
 
 
 def test_every_counts_optimiser_steps_and_not_the_batches_of_one() -> None:
-    gate = connected(CosineGate(every=2, smoothing=0, z=0, wait=1), 1)
+    gate = connected(CosineGate(every=2, smoothing=0, z=0, wait=1, dense=0), 1)
     weights = torch.ones(1)
     for step, first in enumerate([0.5, 0.5, -0.5, 0.5]):
         gate.advance(step / 4)
