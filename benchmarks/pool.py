@@ -49,7 +49,8 @@ def run_all(experiment: Experiment, *, device: str, processes: int) -> int:
     outputs.claim(describe(experiment, planned=len(runs)), resume=True)
     outputs.note_teachers(_make_teachers(runs, outputs, device))
     ended = {key for key, each in outputs.past_results().items() if each["result"]["status"] == "finished"}
-    waiting = [run for run in runs if run.key not in ended]
+    # Seed by seed, so that what was stopped compares all arms.
+    waiting = sorted((run for run in runs if run.key not in ended), key=lambda run: run.seed)
     started, num_failed = time.perf_counter(), 0
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         running = {pool.submit(_execute, _job(run, outputs).to_dict(), device): run for run in waiting}

@@ -114,7 +114,7 @@ def golden_dense_at_the_start(make: Callable[..., Modifier]) -> None:
         look(gate, 0.5)
         looks.append(gate._looks.item())
     assert looks == [1, 2, 3, 4, 4, 5, 5, 5, 5, 5, 6]
-    assert make().dense == 0
+    assert make().dense == 30
 
 
 def golden_scales_the_weight(make: Callable[..., Modifier]) -> None:
@@ -255,7 +255,7 @@ MUTANTS = {
         ("self._step % self.every == 0", "True"),
         ("self._step < self.dense", "self._step <= self.dense"),
         ("self._step < self.dense", "False"),
-        ("dense: int = 0", "dense: int = 1"),
+        ("dense: int = 30", "dense: int = 29"),
         ("weights * self._gates", "weights + self._gates"),
         ("weights * self._gates", "self._gates"),
         ("average.lerp(value, 1 - self.smoothing)", "average.lerp(value, self.smoothing)"),
