@@ -15,6 +15,8 @@ from orchestrator.storage import Storage
 FOLDER = "teachers"
 WEIGHTS = "student.pt"
 """A teacher is left behind by the same training function as any student."""
+ON_THE_SIDE = ("log_every", "eval_batch_size", "checkpoint_every", "diagnose")
+"""Options of a training that do not change what its weights become; a teacher takes them over from its students."""
 
 
 def teacher_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def teacher_config(config: Mapping[str, Any]) -> dict[str, Any]:
     stored.
     """
     teacher = config["teacher"]
-    # A teacher has no paths: there is nothing to diagnose, and asking for it must not make another teacher.
+    # A teacher has no paths: there is nothing to diagnose.
     train = {**config["train"], **(teacher["train"] or {}), "diagnose": None}
     if teacher["train"] is None and (teacher["weights"] is not None or teacher["checkpoint"] is not None):
         train |= {"epochs": 0, "scheduler": None}
@@ -48,6 +50,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """Return what identifies the teacher of ``config``: all that its weights depend on, a checkpoint by its content."""
     produced_by = teacher_config(config)
     identity = {name: produced_by[name] for name in ("seed", "data_seed", "task", "data", "student", "train")}
+    identity["train"] = {key: value for key, value in identity["train"].items() if key not in ON_THE_SIDE}
     checkpoint = produced_by["student"]["checkpoint"]
     if checkpoint is not None:
         identity["student"] = identity["student"] | {"checkpoint": _digest(Path(checkpoint))}

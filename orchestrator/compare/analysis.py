@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,23 +22,24 @@ from orchestrator.compare.records import Records
 from orchestrator.compare.run_record import RunRecord
 
 
-def compare(storage_dir: str | Path) -> Comparison:
+def compare(storage_dir: str | Path, against: str | None = None) -> Comparison:
     """Compare the runs of one experiment.
 
     Args:
         storage_dir: the folder of the experiment, with its ``runs.jsonl`` and ``experiment.json``; a URI works too.
+        against: name of an arm that every other one is held against, beside the student alone.
 
     Raises:
-        ValueError: the folder holds no experiment, or no finished run has the metric that ranks.
+        ValueError: the folder holds no experiment, no finished run has the metric that ranks, or there is no such arm.
     """
-    return analyse(Records.read(Folder(str(storage_dir))))
+    return analyse(Records.read(Folder(str(storage_dir))), against)
 
 
-def analyse(records: Records) -> Comparison:
+def analyse(records: Records, against: str | None = None) -> Comparison:
     """Compare the runs in ``records``.
 
     Raises:
-        ValueError: no finished run has the metric that ranks.
+        ValueError: no finished run has the metric that ranks, or no compared arm is called ``against``.
     """
     metric = Metric.of(records.experiment, records.runs)
     latest = {(record.arm, record.seed): record for record in records.runs}
@@ -52,7 +54,8 @@ def analyse(records: Records) -> Comparison:
     cells = [record for runs in compared for record in runs.finished]
     values = np.array([metric.of_run(record) for record in cells], dtype=np.float64)
     fit = Fit(Design(cells), values)
-    arms = [_summary(runs, fit, metric) for runs in compared]
+    reference = None if against is None else _reference(fit, against)
+    arms = [_summary(runs, fit, metric, reference) for runs in compared]
     return Comparison(
         experiment=records.experiment,
         metric=metric,
@@ -65,10 +68,20 @@ def analyse(records: Records) -> Comparison:
         gains=_gains(everything, runs_of_arm, metric),
         seeds=records.seeds,
         num_records=len(records.runs),
+        against=against,
     )
 
 
-def _summary(runs: ArmRuns, fit: Fit, metric: Metric) -> ArmSummary:
+def _reference(fit: Fit, name: str) -> int:
+    """Return the position of the arm that the others are held against."""
+    if name in fit.design.index:
+        return fit.design.index[name]
+    names = sorted(fit.design.index)
+    nearest = difflib.get_close_matches(name, names, n=3) or names
+    raise ValueError(f"--against must name an arm with finished runs, found {name!r}; nearest: {', '.join(nearest)}")
+
+
+def _summary(runs: ArmRuns, fit: Fit, metric: Metric, reference: int | None) -> ArmSummary:
     position = fit.design.index[runs.arm.name]
     alone, equal = fit.design.alone[position], fit.design.equal(runs.arm)
     return ArmSummary(
@@ -76,6 +89,7 @@ def _summary(runs: ArmRuns, fit: Fit, metric: Metric) -> ArmSummary:
         metric=metric,
         over_alone=fit.estimate([(position, alone)]) if alone is not None and not runs.arm.is_alone else None,
         over_equal=fit.estimate([(position, equal)]) if equal is not None else None,
+        over_reference=fit.estimate([(position, reference)]) if reference not in (None, position) else None,
         block=int(fit.design.block_of_arm[position]),
     )
 

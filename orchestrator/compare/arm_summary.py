@@ -20,6 +20,7 @@ class ArmSummary:
         metric: what ranks.
         over_alone: paired difference to the student alone; None for the student alone, or where there is none.
         over_equal: paired difference to Equal with the same paths; None for Equal itself, or where it was not run.
+        over_reference: paired difference to the arm that was named for it; None for that arm, or where none was.
         block: number of the block: arms with the same student alone.
     """
 
@@ -27,6 +28,7 @@ class ArmSummary:
     metric: Metric
     over_alone: Estimate | None
     over_equal: Estimate | None
+    over_reference: Estimate | None = None
     block: int = 0
 
     @property

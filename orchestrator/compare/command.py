@@ -16,20 +16,21 @@ from orchestrator.compare.wording import counted
 DONE, FAILED, USER_ERROR = 0, 1, 2
 
 
-def command(name_or_path: str, *, storage: str, as_json: bool) -> int:
+def command(name_or_path: str, *, storage: str, as_json: bool, against: str | None = None) -> int:
     """Print the answer of an experiment in two sentences and a table, and write its report.
 
     Args:
         name_or_path: name of an experiment under ``storage``, its folder, or its YAML file.
         storage: where experiments lie, a path or URI.
+        against: name of an arm that all others are held against, instead of Equal with the same paths.
         as_json: print the numbers as one JSON object instead, and write nothing.
 
     Returns:
-        0; 1 where no run has finished yet; 2 where there is no such experiment.
+        0; 1 where no run has finished yet; 2 where there is no such experiment or arm.
     """
     try:
         folder = locate(name_or_path, storage=storage)
-        comparison = compare(folder.location)
+        comparison = compare(folder.location, against)
     except ValueError as error:
         print(f"distillery compare: {error}", file=sys.stderr)
         return USER_ERROR

@@ -32,6 +32,7 @@ class Comparison:
         gains: run key to the difference to the student alone of the same seed, for every finished run that has one.
         seeds: the seeds that every arm should have.
         num_records: how many runs left a record.
+        against: name of the arm that all others are held against; None without one.
     """
 
     experiment: Experiment
@@ -45,6 +46,7 @@ class Comparison:
     gains: Mapping[str, float]
     seeds: tuple[int, ...]
     num_records: int
+    against: str | None = None
 
     @property
     def candidates(self) -> tuple[ArmSummary, ...]:

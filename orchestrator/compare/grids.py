@@ -10,6 +10,7 @@ from orchestrator.compare.path_labels import PathLabels
 from orchestrator.compare.wording import mean_sd, with_interval
 
 BEST, SURELY_BELOW, BELOW = "best", "BELOW", "below?"
+REFERENCE = "over --against"
 
 
 def arms_grid(comparison: Comparison, *, path_width: int, setting_width: int) -> Grid:
@@ -36,6 +37,8 @@ def arms_grid(comparison: Comparison, *, path_width: int, setting_width: int) ->
     notes = labels.legend + tuple(f"{short} = {plain}" for plain, short in settings.items() if short != plain)
     if any(row.mark in (SURELY_BELOW, BELOW) for row in rows):
         notes += (f"{SURELY_BELOW}: under the student alone with its whole interval; {BELOW}: under it, but undecided",)
+    if comparison.against is not None:
+        notes += (f"{REFERENCE}: over {comparison.against}",)
     header = (
         "aggregator",
         "paths",
@@ -43,7 +46,7 @@ def arms_grid(comparison: Comparison, *, path_width: int, setting_width: int) ->
         "n",
         ranked_on,
         "over the student alone",
-        "over Equal",
+        "over Equal" if comparison.against is None else REFERENCE,
         "test",
         "min",
         "",
@@ -146,10 +149,18 @@ def _cells(comparison: Comparison, arm: ArmSummary, paths: str, setting: str) ->
         seeds,
         mean_sd(arm.mean, arm.sd, decimals),
         "(reference)" if shape.is_alone else _or_dash(arm.over_alone, decimals),
-        with_interval(arm.over_equal, decimals),
+        _beside(comparison, arm),
         "" if comparison.metric.is_test else mean_sd(arm.test_mean, arm.test_sd, decimals),
         _minutes(arm.minutes),
     )
+
+
+def _beside(comparison: Comparison, arm: ArmSummary) -> str:
+    """Return the difference to the arm that was asked for, or else to Equal."""
+    decimals = comparison.metric.decimals
+    if comparison.against is None:
+        return with_interval(arm.over_equal, decimals)
+    return "(reference)" if arm.runs.arm.name == comparison.against else _or_dash(arm.over_reference, decimals)
 
 
 def _minutes(minutes: float | None) -> str:

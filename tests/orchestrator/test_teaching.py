@@ -34,6 +34,10 @@ def test_all_runs_of_a_sweep_share_one_teacher(tmp_path):
         ("data.split.seed=1", True),
         ("student.model.width=8", False),
         ("train.epochs=5", False),
+        ("train.eval_batch_size=7", False),
+        ("train.checkpoint_every=2", False),
+        ("train.log_every=3", False),
+        ("teacher.train.batch_size=16", True),
         ("run.max_concurrent=1", False),
     ],
 )

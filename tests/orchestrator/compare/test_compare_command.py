@@ -34,6 +34,33 @@ def test_prints_the_answer_and_leaves_a_report(storage, capsys):
     assert report.is_file()
 
 
+def test_all_arms_are_held_against_the_one_that_is_named(storage, capsys):
+    assert command("digits", storage=storage, as_json=False, against="equal/bad") == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("aggregator"))
+    header = lines[start]
+    rows = {" ".join(line.split()[:2]): line[header.index("over --against") :] for line in lines[start + 2 : start + 6]}
+    assert "over Equal" not in header
+    assert rows["equal bad"].startswith("(reference)")
+    assert rows["equal good"].startswith("+3.99 [")  # the means of the seeds: 81.99 and 78
+    assert rows["- student"].startswith("+2.01 [")
+    assert "over --against: over equal/bad" in lines
+
+
+def test_the_difference_to_the_named_arm_is_paired_and_in_the_numbers(storage, capsys):
+    assert command("digits", storage=storage, as_json=True, against="alone") == 0
+    data = json.loads(capsys.readouterr().out)
+    found = {arm["arm"]: arm["over_reference"] for arm in data["arms"]}
+    assert data["against"] == "alone"
+    assert found["alone"] is None
+    assert found["equal/good"] == {arm["arm"]: arm["over_alone"] for arm in data["arms"]}["equal/good"]
+
+
+def test_an_arm_that_is_not_there_is_answered_with_the_nearest(storage, capsys):
+    assert command("digits", storage=storage, as_json=True, against="equal/godo") == 2
+    assert "found 'equal/godo'; nearest: equal/good" in capsys.readouterr().err
+
+
 def test_json_is_one_object_with_the_same_sentences(storage, capsys):
     assert command("digits", storage=storage, as_json=True) == 0
     data = json.loads(capsys.readouterr().out)
