@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,34 +19,12 @@ from distill.gradient_scope import Scope
 from distill.last_parameters import last_parameters
 from distill.paths import Path, Target
 from distill.random_state import random_state, set_random_state
+from distill.step import Step
 from distill.taps import Probe, Tap, TapPair, TapReader, probe
 from distill.tasks import Task
 from distill.teacher import Teacher
 
 Precision = Literal["float32", "bfloat16"]
-
-
-class Step(NamedTuple):
-    """The losses of one batch.
-
-    Attributes:
-        total: scalar; its gradient is the update to make.
-        task: scalar, the supervised loss.
-        layers: ``[layer]``, the loss of every layer of every path, in the order of ``Distiller.layer_keys``.
-        weights: ``[layer]``, detached: by how much each of them counted.
-        products: ``[path, 3]``, detached, where a look was asked for: of each path's gradient with the task's the inner
-            product, the task's squared length and the path's.
-    """
-
-    total: Tensor
-    task: Tensor
-    layers: Tensor
-    weights: Tensor
-    products: Tensor | None = None
-
-    def detach(self) -> Step:
-        """Return the same numbers without their graph."""
-        return Step(self.total.detach(), self.task.detach(), self.layers.detach(), self.weights, self.products)
 
 
 class Distiller(nn.Module):
@@ -180,7 +158,7 @@ class Distiller(nn.Module):
         aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, self._progress, gradients))
         weights = self.aggregator.spread(aggregate.weights)
         products = None if look is None else self._look(look, task, layers, sources)
-        return Step(aggregate.total, task, _stack(layers, like=task), weights, products)
+        return Step(aggregate.total, task, _stack(layers, like=task), weights, aggregate.task_weight, products)
 
     @torch.no_grad()
     def look_again(self, batch: Batch, targets: Mapping[str, Target]) -> Tensor:

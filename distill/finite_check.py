@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.distiller import Step
+from distill.step import Step
 
 
 class NonFiniteLossError(ArithmeticError):

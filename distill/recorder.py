@@ -9,7 +9,8 @@ from torch import Tensor
 
 from distill import distributed
 from distill.aggregators.gradients import cosines
-from distill.distiller import Distiller, Step
+from distill.distiller import Distiller
+from distill.step import Step
 from distill.trajectory import Trajectory
 
 
@@ -22,13 +23,17 @@ class Recorder:
         self._steps: list[int] = []
         self._progress: list[float] = []
         self._rows: list[Tensor] = []
+        self._weighs_task = False
         self._looks: dict[int, Tensor] = {}  # by step: [path, 3]
 
     def add(self, step: int, progress: float, losses: Step) -> None:
         """Keep one step's losses, detached and on the device."""
         self._steps.append(step)
         self._progress.append(progress)
-        self._rows.append(torch.cat([losses.total.reshape(1), losses.task.reshape(1), losses.layers, losses.weights]))
+        self._weighs_task = losses.task_weight is not None
+        task_weight = torch.ones_like(losses.task) if losses.task_weight is None else losses.task_weight
+        scalars = torch.stack([losses.total, losses.task, task_weight.to(losses.task)])
+        self._rows.append(torch.cat([scalars, losses.layers, losses.weights]))
         if losses.products is not None:
             self._looks[step] = losses.products
 
@@ -37,12 +42,12 @@ class Recorder:
 
         They are means over steps and ranks.
         """
-        rows = distributed.mean(torch.stack(self._rows).double()).cpu()  # [step, 2 + 2 * layer]
+        rows = distributed.mean(torch.stack(self._rows).double()).cpu()  # [step, 3 + 2 * layer]
         num_layers = len(self._distiller.layer_keys)
         looks = {step: self._gradients(products) for step, products in self._looks.items()}
         for step, progress, row in zip(self._steps, self._progress, rows.tolist(), strict=True):
             if step % self._log_every == 0 or step in looks:
-                losses, weights = row[2 : 2 + num_layers], row[2 + num_layers :]
+                losses, weights = row[3 : 3 + num_layers], row[3 + num_layers :]
                 trajectory.append(
                     step=step,
                     epoch=epoch,
@@ -51,6 +56,7 @@ class Recorder:
                     task=row[1],
                     losses=losses,
                     weights=weights,
+                    task_weight=row[2] if self._weighs_task else None,
                     gradients=looks.get(step),
                 )
         return self._means(rows) | _gradient_means(looks)
@@ -64,10 +70,12 @@ class Recorder:
 
     def _means(self, rows: Tensor) -> dict[str, float]:
         keys = self._distiller.layer_keys
-        losses, weights = rows[:, 2 : 2 + len(keys)], rows[:, 2 + len(keys) :]
+        losses, weights = rows[:, 3 : 3 + len(keys)], rows[:, 3 + len(keys) :]
         weighted = losses * weights
-        denominator = rows[:, 1].mean() + weighted.sum(1).mean()
+        denominator = (rows[:, 1] * rows[:, 2]).mean() + weighted.sum(1).mean()
         report = {"train/loss/total": float(rows[:, 0].mean()), "train/loss/task": float(rows[:, 1].mean())}
+        if self._weighs_task:
+            report["train/task_weight"] = float(rows[:, 2].mean())
         layer_wise = self._distiller.aggregator.granularity == "layer"
         position = 0
         for path, layers in self._distiller.layers.items():

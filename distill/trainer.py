@@ -19,7 +19,7 @@ from distill.counter_random import derive_seed
 from distill.data import Loader
 from distill.data.loaders import Loaders
 from distill.diagnosis import Diagnosis
-from distill.distiller import Distiller, Step
+from distill.distiller import Distiller
 from distill.evaluate import evaluate
 from distill.finite_check import FiniteCheck
 from distill.gradient_scope import Scope
@@ -27,6 +27,7 @@ from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
 from distill.paths import Target
 from distill.recorder import Recorder
+from distill.step import Step
 from distill.targets import TargetSource
 from distill.teacher import Teacher
 from distill.training_state import TrainingState
@@ -212,12 +213,7 @@ class Trainer:
         self.distiller.aggregator.after_step(self._look_again(batches[-1], targets), self._held_out_gradients())
         if self.scheduler is not None and self.recipe.scheduler_step == "batch":
             self.scheduler.step()
-        if len(steps) == 1:
-            return steps[0]
-        total, task, layers, weights = (
-            torch.stack(values).mean(0) for values in zip(*(step[:4] for step in steps), strict=True)
-        )
-        return Step(total, task, layers, weights, steps[0].products)
+        return Step.mean(steps)
 
     def _looks_at(self, number: int) -> Scope | None:
         """Return where gradients are to be compared in the batch with this number, from 1, of the step."""

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 class Trajectory:
     """Rows of ``step``, ``epoch``, ``progress``, and the loss, weight and weighted loss of every path and layer.
 
-    Columns: ``task/loss``, ``total/loss``, and for each path ``<path>/loss`` (the sum over its layers),
-    ``<path>/weighted`` and ``<path>/weight`` (their quotient: under layer granularity the mean weight, by loss). A path
-    of several layers adds ``<path>.<layer>/loss|weight|weighted``. Where gradients were looked at there are
-    ``<path>/cosine``, with the task's gradient, and ``<path>/gradient``, the length in units of the task's; in rows
-    without a look they are null.
+    Columns: ``task/loss``, ``total/loss``, ``task_weight`` where the task's loss has a weight of its own, and for each
+    path ``<path>/loss`` (the sum over its layers), ``<path>/weighted`` and ``<path>/weight`` (their quotient: under
+    layer granularity the mean weight, by loss). A path of several layers adds ``<path>.<layer>/loss|weight|weighted``.
+    Where gradients were looked at there are ``<path>/cosine``, with the task's gradient, and ``<path>/gradient``, the
+    length in units of the task's; in rows without a look they are null.
 
     Args:
         layers: the layer names of each path, by path name.
@@ -44,6 +44,7 @@ class Trajectory:
         task: float,
         losses: Sequence[float],
         weights: Sequence[float],
+        task_weight: float | None = None,
         gradients: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Add one row.
@@ -56,11 +57,14 @@ class Trajectory:
             task: the supervised loss.
             losses: one value for each layer of each path, in the order of ``layers``.
             weights: by how much each counted.
+            task_weight: by how much the task's loss counted; ``None``: as it is.
             gradients: cosine with the task's gradient and relative length of each path's, where there was a look.
         """
         row: dict[str, float] = {"step": step, "epoch": epoch, "progress": progress}
         row["total/loss"] = total
         row["task/loss"] = task
+        if task_weight is not None:
+            row["task_weight"] = task_weight
         position = 0
         for path, names in self.layers.items():
             share = slice(position, position + len(names))

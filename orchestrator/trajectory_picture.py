@@ -194,7 +194,8 @@ def _lines(axis: Any, steps: Series, lines: Sequence[_Line], title: str) -> None
 
 def _shares(axis: Any, columns: Mapping[str, Series], paths: Sequence[str], colours: Mapping[str, str]) -> None:
     names = [_TASK, *paths]
-    parts = np.stack([columns["task/loss"], *(columns[f"{path}/weighted"] for path in paths)])  # [part, step]
+    task = columns["task/loss"] * columns.get("task_weight", np.float64(1))
+    parts = np.stack([task, *(columns[f"{path}/weighted"] for path in paths)])  # [part, step]
     binned = [_binned(columns["step"], part) for part in np.abs(np.nan_to_num(parts))]
     x = binned[0][0]
     heights = np.stack([y for _, y in binned])  # [part, bin]

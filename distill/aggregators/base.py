@@ -53,10 +53,12 @@ class Aggregate:
     Attributes:
         total: scalar whose gradient is the update to make.
         weights: ``[key]``, detached: what multiplied each loss in this step, with ``alpha_distill`` in it.
+        task_weight: scalar, detached: what multiplied the task's loss; ``None``: it counts as it is.
     """
 
     total: Tensor
     weights: Tensor
+    task_weight: Tensor | None = None
 
 
 class Aggregator(nn.Module, ABC):
@@ -189,7 +191,8 @@ class Aggregator(nn.Module, ABC):
         weights = aggregate.weights
         for modifier in self._modifiers():
             weights = modifier.reweigh(weights, losses)
-        return Aggregate(aggregate.total + (weights * (losses.paths - constant)).sum(), weights)
+        total = aggregate.total + (weights * (losses.paths - constant)).sum()
+        return replace(aggregate, total=total, weights=weights)
 
     @abstractmethod
     def forward(self, losses: Losses) -> Aggregate:

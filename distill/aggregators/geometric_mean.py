@@ -76,8 +76,9 @@ class GeometricMean(Aggregator):
         exponents[:-1] = self.alpha_distill
         geometric = _geometric_mean(means, exponents)
         weights = self.alpha_distill * geometric / paths
-        descended = (weights * losses.paths).sum() + geometric / task * losses.task
-        return Aggregate(exponents.sum() * geometric + (descended - descended.detach()), weights)
+        task_weight = geometric / task
+        descended = (weights * losses.paths).sum() + task_weight * losses.task
+        return Aggregate(exponents.sum() * geometric + (descended - descended.detach()), weights, task_weight)
 
 
 def _geometric_mean(values: Tensor, exponents: Tensor) -> Tensor:

@@ -88,10 +88,10 @@ class GradientBalance(GradientMethod):
 
     def forward(self, losses: Losses) -> Aggregate:
         if not self.keys:
-            return Aggregate(losses.task, losses.paths.detach())
+            return Aggregate(losses.task, losses.paths.detach(), torch.ones_like(losses.task).detach())
         looks = self.training and self._step % self.every == 0
         weights = (self._look(losses) if looks else self._weights).to(losses.paths, copy=True)
-        return Aggregate(weights[0] * losses.task + (weights[1:] * losses.paths).sum(), weights[1:])
+        return Aggregate(weights[0] * losses.task + (weights[1:] * losses.paths).sum(), weights[1:], weights[0])
 
     def _look(self, losses: Losses) -> Tensor:
         """Return new weights ``[1 + key]``, and remember them if they are finite."""

@@ -54,14 +54,15 @@ class GradientDirection(GradientMethod):
     def forward(self, losses: Losses) -> Aggregate:
         total = losses.task + losses.paths.sum()
         if not self.training or not self.keys:
-            return Aggregate(total, torch.ones_like(losses.paths).detach())
+            ones = torch.ones_like(losses.paths).detach()
+            return Aggregate(total, ones, torch.ones_like(total).detach())
         gradients = self._gradients(losses)
         rows = gradients.rows()
         gram = exact_gram(rows)
         seen = rows * self._factors(gram).to(rows)[:, None] if self.normalize_rows else rows
         direction = self._method.direction(seen, step=self._step)
         weights = distributed.broadcast(_coefficients(rows, gram, direction).to(losses.paths))
-        return Aggregate(total + gradients.bend(direction), weights[1:])
+        return Aggregate(total + gradients.bend(direction), weights[1:], weights[0])
 
 
 def _coefficients(rows: Tensor, gram: Tensor, direction: Tensor) -> Tensor:

@@ -65,5 +65,5 @@ class UncertaintyWeighting(LearnedScale):
         weights = self._scales * torch.exp(-s)
         total = (weights * values).sum() + (self._scales * s).sum()
         if self.weighs_task:
-            return Aggregate(total, weights[1:].detach())
+            return Aggregate(total, weights[1:].detach(), weights[0].detach())
         return Aggregate(losses.task + total, weights.detach())

@@ -25,4 +25,4 @@ def sum_of_weighed(losses: Losses, weights: Tensor, *, alpha_distill: float) -> 
     if len(weights) == len(losses.paths):
         return weighted_sum(losses, alpha_distill * weights)
     paths = alpha_distill * weights[1:]
-    return Aggregate(weights[0] * losses.task + (paths * losses.paths).sum(), paths)
+    return Aggregate(weights[0] * losses.task + (paths * losses.paths).sum(), paths, weights[0])

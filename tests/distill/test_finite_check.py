@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distill.distiller import Step
 from distill.finite_check import FiniteCheck, NonFiniteLossError
+from distill.step import Step
 
 CPU = torch.device("cpu")
 

@@ -18,6 +18,7 @@ from distill.aggregators import (
     LogSum,
     RandomWeights,
     Replay,
+    UncertaintyWeighting,
 )
 from distill.aggregators.modifiers import Bound, CosineGate, Ramp
 from distill.aggregators.needs import Needs
@@ -99,6 +100,19 @@ def test_a_run_learns_and_reports_every_epoch(make_loader):
     }  # fmt: skip
     shares = [host.history[0][f"train/share/{name}"] for name in ("attention", "soft_target")]
     assert 0 < sum(shares) < 1
+
+
+def test_a_task_with_a_weight_of_its_own_counts_by_it(make_loader):
+    host, recipe = LocalHost(CPU), dataclasses.replace(RECIPE, epochs=1, log_every=1)
+    trainer = make_trainer(make_loader, aggregator=UncertaintyWeighting(include_task=True), host=host, recipe=recipe)
+    trainer.run()
+    [report], rows = host.history, trainer.trajectory.table().to_pylist()
+    assert rows[0]["task_weight"] == 0.5
+    assert report["train/task_weight"] == pytest.approx(sum(row["task_weight"] for row in rows) / len(rows))
+    parts = {name: sum(row[f"{name}/weighted"] for row in rows) for name in ("attention", "soft_target")}
+    whole = sum(row["task/loss"] * row["task_weight"] for row in rows) + sum(parts.values())
+    assert report["train/share/attention"] == pytest.approx(parts["attention"] / whole)
+    assert "train/weight/task" not in report  # which would be the weight of a path called task
 
 
 def test_the_trajectory_has_every_logged_step_once(make_loader):

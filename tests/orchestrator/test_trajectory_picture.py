@@ -72,6 +72,13 @@ def test_shows_losses_weights_and_shares_with_direct_labels(tmp_path, shown):
     assert all(text.get_fontsize() >= 12 for text in shown["Loss"].texts)
 
 
+def test_the_share_of_a_task_with_a_weight_is_by_that_weight(tmp_path, shown):
+    table = _table().append_column("task_weight", pa.array(np.full(NUM_STEPS, 6.0)))
+    draw(table, tmp_path / "trajectory.png")
+    assert _labels(shown["Share of the total, percent"]) == {"task 60%", "attention 20%", "soft_target 20%"}
+    assert _labels(shown["Weight"]) == {"attention", "soft_target"}
+
+
 def test_lines_carry_the_values_of_their_paths(tmp_path, shown):
     draw(_table(), tmp_path / "trajectory.png")
     bold = [line.get_ydata() for line in shown["Weight"].lines if line.get_linewidth() > 1]
