@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aggregator_experiments
 import tables
 
 from distill import aggregators
@@ -143,7 +144,13 @@ def _ratio(ratio: Mapping[str, float]) -> str:
 
 def document() -> str:
     """Return ``docs/aggregators.md`` with the tables as classes and measurements have them now."""
-    blocks = {"aggregators": table, "modifiers": modifier_table, "what they cost": costs}
+    blocks = {
+        "aggregators": table,
+        "modifiers": modifier_table,
+        "what they cost": costs,
+        "what they reach": aggregator_experiments.accuracy,
+        "a path that hurts": aggregator_experiments.harm,
+    }
     return tables.document(DOCUMENT, {f"{GENERATOR}: {name}": make for name, make in blocks.items()})
 
 

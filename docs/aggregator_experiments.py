@@ -1,0 +1,97 @@
+"""The tables of what the aggregators reached, from what ``distillery compare --json`` said of the sweeps.
+
+``docs/aggregator_table.py`` puts them in place; ``docs/aggregators.md`` has the commands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tables
+
+from distill import aggregators
+from distill.aggregators import modifiers
+from distill.aggregators.multi_objective import DIRECTIONS, WEIGHTINGS
+from orchestrator.config.labels import snake_case
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+NAMES = {
+    **{snake_case(name): name for name in (*aggregators.__all__, *modifiers.__all__, *WEIGHTINGS, *DIRECTIONS)},
+    "layer": "granularity: layer",
+    "log_loss": "initial: log_loss",
+    "true": "normalize_rows",
+}
+"""What the parts of an arm's label stand for."""
+HARMS = ("wrong_class", "alike")
+"""The planted paths."""
+
+
+def harm() -> str:
+    """Return how every aggregator fares without harm and under each kind of it; the safest first."""
+    found = _read("harmful_path_comparison")
+    rows: dict[str, dict[str, Any]] = {}
+    for arm in found["arms"]:
+        harm = next((path for path in HARMS if path in arm["paths"]), "none")
+        rows.setdefault(_name(arm), {})[harm] = arm
+    kinds = ("none", *HARMS)
+    reference = next(_name(arm) for arm in found["arms"] if arm["arm"] == found["against"])
+    header = ("aggregator", "no harm", *(f"`{path}`" for path in HARMS), f"least over {reference}")
+    ordered = sorted(rows.items(), key=lambda row: -_least(row[1]))
+    body = [(name, *(_accuracy(arms.get(kind)) for kind in kinds), f"{_least(arms):+.2f}") for name, arms in ordered]
+    return tables.markdown([header, *body])
+
+
+def accuracy() -> str:
+    """Return what every aggregator reached, and its time and memory over Equal's, the best first."""
+    found, costs = _read("aggregators_comparison"), next(iter(_read("aggregators")["runs"].values()))["variants"]
+    body = []
+    for arm in found["arms"]:
+        name = _name(arm)
+        cost = _cost(costs, name)
+        body.append(
+            (
+                name,
+                str(arm["num_seeds"]),
+                _accuracy(arm),
+                _interval(arm["over_equal"]),
+                f"{arm['test_mean']:.2f} ± {arm['test_sd']:.2f}",
+                f"{cost['step']['median']:.2f}" if cost else "",
+                f"{cost['memory']:.2f}" if cost else "",
+            )
+        )
+    return tables.markdown([("aggregator", "n", "validation", "over Equal", "test", "step", "memory"), *body])
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _name(arm: Mapping[str, Any]) -> str:
+    if arm["is_alone"]:
+        return "student alone"
+    return ", ".join(NAMES.get(part, part) for part in arm["aggregator"].split("-"))
+
+
+def _least(arms: Mapping[str, Mapping[str, Any]]) -> float:
+    """Return the lowest end of the intervals of the difference to the reference, which itself is at 0."""
+    return float(min(arm["over_reference"]["low"] if arm["over_reference"] else 0.0 for arm in arms.values()))
+
+
+def _accuracy(arm: Mapping[str, Any] | None) -> str:
+    return "" if arm is None else f"{arm['mean']:.2f} ± {arm['sd']:.2f}"
+
+
+def _interval(estimate: Mapping[str, float] | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate['difference']:+.2f} [{estimate['low']:+.2f}, {estimate['high']:+.2f}]"
+
+
+def _cost(costs: Mapping[str, Any], name: str) -> Any:
+    """Return the measured variant of this name, or the one that looks at gradients every so many steps."""
+    plain = name.removesuffix(", normalize_rows")
+    starts = (f"{plain} every ", f"{plain}: taps every ")
+    return next((cost for variant, cost in costs.items() if variant == plain or variant.startswith(starts)), None)
