@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from aggregator_cases import example, gradients_of, variants
+from on_ranks import on_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -82,15 +81,7 @@ def train(aggregator: Aggregator, samples: slice) -> dict[str, Tensor]:
     }
 
 
-def work(rank: int, world_size: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world_size,
-        timeout=datetime.timedelta(seconds=60),
-    )
+def measure(rank: int, *, world_size: int) -> dict[str, dict[str, Tensor]]:
     share = NUM_SAMPLES // world_size
     samples = slice(share * rank, share * (rank + 1))
     results = {variant: train(example(variant), samples) for variant in variants()}
@@ -98,15 +89,13 @@ def work(rank: int, world_size: int, folder: str) -> None:
         aggregator = make()
         aggregator.connect({})
         results[f"{name} without paths"] = train(aggregator, samples)
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["two", "three"])
 def ranks(request: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, args=(request.param, str(folder)), nprocs=request.param)
-    return [torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) for rank in range(request.param)]
+    world_size = request.param
+    return on_ranks(partial(measure, world_size=world_size), tmp_path_factory.mktemp("ranks"), world_size)
 
 
 @pytest.mark.parametrize("variant", variants())
