@@ -85,7 +85,8 @@ def test_weights_are_what_multiplies_each_loss(variant: str) -> None:
         torch.testing.assert_close(task, torch.ones((), dtype=torch.float64))
         assert aggregate.task_weight is None or not aggregator.weighs
     else:
-        assert aggregate.task_weight is not None and not aggregate.task_weight.requires_grad
+        assert aggregate.task_weight is not None
+        assert not aggregate.task_weight.requires_grad
         torch.testing.assert_close(task, aggregate.task_weight.double())
 
 
