@@ -38,9 +38,18 @@ class Step(NamedTuple):
         """Return the mean over the batches of one optimiser step; gradients are looked at in the first of them."""
         if len(steps) == 1:
             return steps[0]
-        total, task, layers, weights = (
-            torch.stack(values).mean(0) for values in zip(*(step[:4] for step in steps), strict=True)
+        total, task, layers = (
+            torch.stack(values).mean(0) for values in zip(*(step[:3] for step in steps), strict=True)
         )
-        task_weights = [step.task_weight for step in steps if step.task_weight is not None]
-        task_weight = torch.stack(task_weights).mean() if task_weights else None
+        weights = _by_loss([step.weights for step in steps], [step.layers for step in steps])
+        own = [step.task_weight for step in steps if step.task_weight is not None]
+        task_weight = _by_loss(own, [step.task for step in steps]) if own else None
         return Step(total, task, layers, weights, task_weight, steps[0].products)
+
+
+def _by_loss(weights: Sequence[Tensor], losses: Sequence[Tensor]) -> Tensor:
+    """Return mean weights: those that make of the mean losses what counted; plain means where a loss is zero."""
+    weight, loss = torch.stack(list(weights)), torch.stack(list(losses))
+    mean = loss.mean(0)
+    counted = (weight * loss).mean(0) / torch.where(mean == 0, 1.0, mean)
+    return torch.where(mean == 0, weight.mean(0), counted)

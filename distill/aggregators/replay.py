@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
+from distill.aggregators.base import Aggregate, Aggregator, Common, Losses
+from distill.aggregators.with_task import sum_of_weighed
 from distill.schema import nearest, suggestion
 
 _ENDING = "/weight"
+_TASK = "task_weight"
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,12 @@ class _Record:
     Attributes:
         progress: ``[row]``, increasing.
         weights: ``[row]`` by name of the path or layer.
+        task_weight: ``[row]``; ``None`` where the task's loss had no weight of its own.
     """
 
     progress: Tensor
     weights: dict[str, Tensor]
+    task_weight: Tensor | None
 
 
 class Replay(Aggregator):
@@ -38,6 +42,7 @@ class Replay(Aggregator):
         weight_i = v_i(p_k) + (v_i(p_(k + 1)) - v_i(p_k)) * (progress - p_k) / (p_(k + 1) - p_k)
         total    = L_task + sum of weight_i * L_i
 
+    where the task's loss has the weight that it had in the record, if it had one of its own.
     Before the first row and after the last one the weights stand still. What was found by a search, learned with
     another student or on less data is so tried as a mere schedule, which no loss of this run changes; replayed from
     another seed, it tells whether weights had to react or just to move. The record holds weights with
@@ -60,7 +65,7 @@ class Replay(Aggregator):
     """
 
     _progress: Tensor  # [row]
-    _weights: Tensor  # [row, key]
+    _weights: Tensor  # [row, key], or [row, 1 + key] with the task's first
 
     def __init__(self, file: str, **common: Unpack[Common]) -> None:
         super().__init__(**common)
@@ -68,6 +73,7 @@ class Replay(Aggregator):
             raise ValueError("granularity of Replay must be 'path' or 'layer', for a record has no weights of groups")
         self.file = file
         self._record = _read(file)
+        self.weighs_task = self._record.task_weight is not None
 
     def allocate(self, num_keys: int) -> None:
         found = {key: self._column(key) for key in self.keys}
@@ -77,7 +83,8 @@ class Replay(Aggregator):
                 f"file must hold the weight of every {self.granularity}; {self.file} has none of: "
                 f"{', '.join(missing)}; it has those of: {', '.join(self._record.weights) or 'none'}"
             )
-        columns = [self._record.weights[column] for column in found.values()]
+        task = [] if self._record.task_weight is None else [self._record.task_weight]
+        columns = task + [self._record.weights[column] for column in found.values()]
         rows = self._record.progress
         self.register_buffer("_progress", rows.clone())
         self.register_buffer("_weights", torch.stack(columns, dim=1) if columns else rows.new_zeros(len(rows), 0))
@@ -91,7 +98,7 @@ class Replay(Aggregator):
         first, second = self._weights.index_select(0, around).unbind()
         gap = after - before
         share = (done - before) / gap.masked_fill(gap == 0, 1)  # without a gap both rows are the same
-        return weighted_sum(losses, torch.lerp(first, second, share).to(losses.paths))
+        return sum_of_weighed(losses, torch.lerp(first, second, share), alpha_distill=1.0)
 
     def _column(self, key: str) -> str:
         """Return the name under which the record has the weight of ``key``; empty where it has none."""
@@ -115,7 +122,7 @@ def _read(file: str) -> _Record:
     """
     try:
         names = pq.read_schema(file).names
-        columns = [name for name in names if name == "progress" or name.endswith(_ENDING)]
+        columns = [name for name in names if name in ("progress", _TASK) or name.endswith(_ENDING)]
         table = pq.read_table(Path(file), columns=columns, partitioning=None, page_checksum_verification=True)
         values = {name: torch.tensor(table[name].cast(pa.float64()).to_numpy()) for name in columns}
     except (OSError, pa.ArrowException) as error:
@@ -123,11 +130,12 @@ def _read(file: str) -> _Record:
     if "progress" not in columns:
         raise ValueError(f"file must be the Parquet file of a trajectory; {file} has no column 'progress'")
     bad = [name for name, column in values.items() if not column.float().isfinite().all()]
-    progress = values.pop("progress")
+    progress, task = values.pop("progress"), values.pop(_TASK, None)
     if bad:
         raise ValueError(f"file must hold finite numbers alone; {file} has others in {', '.join(bad)}")
     if not len(progress):
         raise ValueError(f"file must hold at least one step, found none in {file}")
     if not (progress.diff() > 0).all():
         raise ValueError(f"file must hold steps in the order of their progress; in {file} it falls or stands still")
-    return _Record(progress.float(), {name.removesuffix(_ENDING): column.float() for name, column in values.items()})
+    weights = {name.removesuffix(_ENDING): column.float() for name, column in values.items()}
+    return _Record(progress.float(), weights, None if task is None else task.float())

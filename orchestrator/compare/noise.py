@@ -162,7 +162,11 @@ def _noisiest(
     if worst is None:
         return None
     enough, ratio, label, cells = worst
-    remedy = "its noise is kept apart" if enough else "too few runs to keep it apart: its intervals may be too narrow"
+    remedy = (
+        "its noise is kept apart"
+        if enough
+        else ("too few runs to keep it apart: its own intervals may be too narrow, and it widens those of the others")
+    )
     return label, cells, f"{label} scatters {ratio:.1f} times as much as the median one; {remedy}", enough
 
 

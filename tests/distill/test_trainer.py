@@ -115,6 +115,22 @@ def test_a_task_with_a_weight_of_its_own_counts_by_it(make_loader):
     assert "train/weight/task" not in report  # which would be the weight of a path called task
 
 
+def test_a_task_with_a_weight_of_its_own_is_replayed_with_it(make_loader, tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1, log_every=1)
+    first = make_trainer(make_loader, aggregator=UncertaintyWeighting(include_task=True), recipe=recipe)
+    first.run()
+    first.trajectory.write(tmp_path / "trajectory.parquet")
+    second = make_trainer(make_loader, aggregator=Replay(str(tmp_path / "trajectory.parquet")), recipe=recipe)
+    second.run()
+    for before, after in zip(*(run.trajectory.table().to_pylist() for run in (first, second)), strict=True):
+        assert after["task_weight"] == pytest.approx(before["task_weight"], rel=1e-6)
+        assert after["attention/weight"] == pytest.approx(before["attention/weight"], rel=1e-6)
+        weighted = (
+            after["task/loss"] * after["task_weight"] + after["attention/weighted"] + after["soft_target/weighted"]
+        )
+        assert after["total/loss"] == pytest.approx(weighted, rel=1e-5)
+
+
 def test_the_trajectory_has_every_logged_step_once(make_loader):
     trainer = make_trainer(make_loader, aggregator=Adaptive("layer"))
     trainer.run()
