@@ -22,7 +22,6 @@ NAMES = {
     **{snake_case(name): name for name in (*aggregators.__all__, *modifiers.__all__, *WEIGHTINGS, *DIRECTIONS)},
     "layer": "granularity: layer",
     "log_loss": "initial: log_loss",
-    "true": "normalize_rows",
 }
 """What the parts of an arm's label stand for."""
 HARMS = ("wrong_class", "alike")
