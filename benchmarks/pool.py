@@ -87,8 +87,8 @@ def _run(waiting: Sequence[PlannedRun], outputs: Outputs, *, device: str, proces
     if lost:
         names = ", ".join(run.name for run in waiting if run in lost)
         print(
-            f"a process was killed, which ended all of them (was memory enough for {processes}?); lost, with no record, "
-            f"are the {len(lost)} runs that had not ended: {names}; the same command goes on with them",
+            f"a process was killed, which ended all of them (was memory enough for {processes}?); lost, with no "
+            f"record, are the {len(lost)} runs that had not ended: {names}; the same command goes on with them",
             file=sys.stderr,
         )
     return num_failed + len(lost)

@@ -35,7 +35,8 @@ def _inside(error: BaseException) -> BaseException | str | None:
     if isinstance(error, ControllerError):
         return error.controller_failure
     if isinstance(error, RayTaskError) and error.cause is not None:
-        return error.cause
+        cause: BaseException = error.cause
+        return cause
     if isinstance(error, RayActorError):
         return "the worker's process died (killed, out of memory, or its node was lost)"
     if type(error).__name__ == "StartTraceback":

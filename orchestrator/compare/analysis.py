@@ -124,6 +124,7 @@ def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_la
         )
     if compared and not any(runs.arm.is_alone for runs in compared):
         cautions.append("no finished run of the student alone: no difference to it can be shown")
+    cautions.extend(_cautions_of_held_out(compared))
     design = fit.design
     borrowed = sum(
         alone is not None and not design.has_own_alone(position) for position, alone in enumerate(design.alone)
@@ -146,6 +147,15 @@ def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_la
             f"{len(records.runs) - num_latest} runs repeat an arm and seed under another key; the last one counts"
         )
     return tuple(cautions)
+
+
+def _cautions_of_held_out(compared: Sequence[ArmRuns]) -> list[str]:
+    """Which arms trained on fewer images than others."""
+    shares = {(runs.arm.aggregator, run.held_out) for runs in compared for run in runs.finished}
+    if len({share for _, share in shares}) < 2:
+        return []
+    named = ", ".join(f"{aggregator} ({100 * share:g} %)" for aggregator, share in sorted(shares) if share)
+    return [f"some aggregators hold out training images, so their students trained on fewer than the others: {named}"]
 
 
 def _cautions_of_setting(experiment: Experiment) -> list[str]:
