@@ -218,11 +218,36 @@ def report(rows: Mapping[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def check_setting(file: Path, label: str, setting: Mapping[str, Any]) -> None:
+    """See that rows of this setting can join those under a label of a file, if there are any.
+
+    Raises:
+        ValueError: those were measured in another setting; the load of the machine is none of it.
+    """
+    present = _runs(file).get(label, {}).get("setting", setting)
+    keys = [key for key in {**present, **setting} if key != "load" and present.get(key) != setting.get(key)]
+    if keys:
+        shown = ", ".join(f"{key} {present.get(key)} there, {setting.get(key)} here" for key in keys)
+        raise ValueError(f"--json: {file} has {label!r} in another setting ({shown}); name another file")
+
+
 def save(file: Path, label: str, run: Mapping[str, Any]) -> None:
-    """Add a run to those in a file, in place of the one of the same label."""
-    runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else {}
+    """Add a run to those in a file; beside rows of the same label it adds its own, in place of those of their name.
+
+    Raises:
+        ValueError: these were measured in another setting.
+    """
+    check_setting(file, label, run["setting"])
+    runs = _runs(file)
+    present = runs.get(label, run)
+    merged = {**present, "variants": {**present["variants"], **run["variants"]}}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"runs": runs | {label: run}}, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps({"runs": runs | {label: merged}}, indent=1) + "\n", encoding="utf-8")
+
+
+def _runs(file: Path) -> dict[str, Any]:
+    runs: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else {}
+    return runs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -245,11 +270,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "rounds": options.rounds,
         }
         setting |= {"steps": options.steps, "clock": clock.__name__, "live": options.live, **timing.machine(device)}
+        label = ", ".join([device.type, pair, *(["live"] if options.live else [])])
+        if options.json:
+            try:
+                check_setting(options.json, label, setting)  # before minutes of measuring
+            except ValueError as error:
+                raise SystemExit(str(error)) from None
         print(", ".join(f"{key} {value}" for key, value in setting.items()))
         rows = bench.measure(options.rounds, options.warmup, clock)
         print("\n".join([*report(rows), *bench.left_out]))
         if options.json:
-            label = ", ".join([device.type, pair, *(["live"] if options.live else [])])
             save(options.json, label, {"setting": setting, "variants": rows})
 
 

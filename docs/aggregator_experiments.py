@@ -22,7 +22,6 @@ NAMES = {
     **{snake_case(name): name for name in (*aggregators.__all__, *modifiers.__all__, *WEIGHTINGS, *DIRECTIONS)},
     "layer": "granularity: layer",
     "log_loss": "initial: log_loss",
-    "true": "normalize_rows",
 }
 """What the parts of an arm's label stand for."""
 HARMS = ("wrong_class", "alike")
@@ -35,7 +34,10 @@ def harm() -> str:
     rows: dict[str, dict[str, Any]] = {}
     for arm in found["arms"]:
         harm = next((path for path in HARMS if path in arm["paths"]), "none")
-        rows.setdefault(_name(arm), {})[harm] = arm
+        row = rows.setdefault(_name(arm), {})
+        if harm in row:
+            raise ValueError(f"{row[harm]['arm']} and {arm['arm']} have one place in the table: {_name(arm)}, {harm}")
+        row[harm] = arm
     kinds = ("none", *HARMS)
     reference = next(_name(arm) for arm in found["arms"] if arm["arm"] == found["against"])
     header = ("aggregator", "no harm", *(f"`{path}`" for path in HARMS), f"least over {reference}")
@@ -76,8 +78,17 @@ def _name(arm: Mapping[str, Any]) -> str:
 
 
 def _least(arms: Mapping[str, Mapping[str, Any]]) -> float:
-    """Return the lowest end of the intervals of the difference to the reference, which itself is at 0."""
-    return float(min(arm["over_reference"]["low"] if arm["over_reference"] else 0.0 for arm in arms.values()))
+    """Return the lowest end of the intervals of the difference to the reference."""
+    return min(map(_low, arms.values()))
+
+
+def _low(arm: Mapping[str, Any]) -> float:
+    """Return the lower end of the interval of an arm's difference to the reference, which itself is at 0."""
+    if arm["is_reference"]:
+        return 0.0
+    if arm["over_reference"] is None or arm["over_reference"]["low"] is None:
+        raise ValueError(f"{arm['arm']}: its difference to the reference cannot be told, or has no interval")
+    return float(arm["over_reference"]["low"])
 
 
 def _accuracy(arm: Mapping[str, Any] | None) -> str:

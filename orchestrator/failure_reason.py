@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 MOST_CHARACTERS = 300
@@ -11,24 +12,36 @@ AFTERMATH = ("gloo", "nccl", "connection reset", "connection closed", "broken pi
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return the first line of what went wrong at the bottom of Ray's wrappings, with the kind of error before it."""
-    from ray.exceptions import RayActorError, RayTaskError
-    from ray.train import ControllerError, WorkerGroupError
+    """Return the first line of what went wrong at the bottom of Ray's wrappings, with the kind of error before it.
 
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        return failure_reason(_first_cause(error.worker_failures))
-    if isinstance(error, ControllerError):
-        return failure_reason(error.controller_failure)
-    if isinstance(error, RayTaskError) and error.cause is not None:
-        return failure_reason(error.cause)
-    if isinstance(error, RayActorError):
-        return "the worker's process died (killed, out of memory, or its node was lost)"
-    if type(error).__name__ == "StartTraceback" and error.__cause__ is not None:
-        return failure_reason(error.__cause__)
+    Where Ray was not imported, nothing is wrapped: Ray need not be installed.
+    """
+    wrapped = _inside(error) if sys.modules.get("ray") is not None else None
+    if wrapped is not None:
+        return wrapped if isinstance(wrapped, str) else failure_reason(wrapped)
     text = " ".join(_own_line(str(error)).split())
     kind = type(error).__name__
     line = f"{kind}: {text}" if text and not text.startswith(f"{kind}:") else text or kind
     return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
+
+
+def _inside(error: BaseException) -> BaseException | str | None:
+    """Return what one of Ray's errors wraps, or says; ``None`` for any other error."""
+    from ray.exceptions import RayActorError, RayTaskError
+    from ray.train import ControllerError, WorkerGroupError
+
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        return _first_cause(error.worker_failures)
+    if isinstance(error, ControllerError):
+        return error.controller_failure
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        cause: BaseException = error.cause
+        return cause
+    if isinstance(error, RayActorError):
+        return "the worker's process died (killed, out of memory, or its node was lost)"
+    if type(error).__name__ == "StartTraceback":
+        return error.__cause__
+    return None
 
 
 def _own_line(text: str) -> str:

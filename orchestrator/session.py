@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.planned_run import PlannedRun
+from orchestrator.held_out import held_out_share
 from orchestrator.outputs import Outputs
 from orchestrator.storage import Storage
 from orchestrator.tracking import SweepLog
@@ -75,5 +76,6 @@ def record(run: PlannedRun, result: Mapping[str, Any]) -> dict[str, Any]:
         "context": run.context,
         "config_hash": run.config_hash,
         "assignment": run.assignment,
+        "held_out": held_out_share(run.config),
         "result": dict(result),
     }

@@ -17,7 +17,7 @@ from orchestrator.config.refusal import refusal
 from orchestrator.demand import Demand
 from orchestrator.description import describe
 from orchestrator.execute import execute
-from orchestrator.gpu_share import Memory, find_demand
+from orchestrator.gpu_share import Memory, demanding_configs, find_demand
 from orchestrator.job import Job
 from orchestrator.lock import lock
 from orchestrator.no_arms import NoArms
@@ -27,7 +27,7 @@ from orchestrator.progress import Progress
 from orchestrator.run_listener import RunListener
 from orchestrator.say import say
 from orchestrator.session import Session
-from orchestrator.store import StorePlan, expected_runs, fill_jobs, group_runs, plan_store
+from orchestrator.store import StorePlan, expected_runs, fill_jobs, plan_store
 from orchestrator.store.on_cluster import ClusterWork
 from orchestrator.teachers import prepare_teachers, teacher_branches
 from orchestrator.teaching import teacher_directory
@@ -114,9 +114,8 @@ def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: Sweep
 
 
 def _measure_memory(design: Design) -> list[Memory]:
-    """See what one run of each kind, with all of its group's paths, takes of a GPU."""
-    kinds = {group.shape: group.config for group in group_runs(expected_runs(design))}
-    return ClusterWork(Demand(gpus_per_worker=1)).measure_memory(list(kinds.values()))
+    """See what the most demanding runs of each kind take of a GPU."""
+    return ClusterWork(Demand(gpus_per_worker=1)).measure_memory(demanding_configs(expected_runs(design)))
 
 
 def _store_targets(

@@ -54,7 +54,7 @@ def analyse(records: Records, against: str | None = None) -> Comparison:
     cells = [record for runs in compared for record in runs.finished]
     values = np.array([metric.of_run(record) for record in cells], dtype=np.float64)
     fit = Fit(Design(cells), values)
-    reference = None if against is None else _reference(fit, against)
+    reference = None if against is None or not compared else _reference(fit, runs_of_arm, against)
     arms = [_summary(runs, fit, metric, reference) for runs in compared]
     return Comparison(
         experiment=records.experiment,
@@ -72,10 +72,13 @@ def analyse(records: Records, against: str | None = None) -> Comparison:
     )
 
 
-def _reference(fit: Fit, name: str) -> int:
+def _reference(fit: Fit, runs_of_arm: Sequence[ArmRuns], name: str) -> int:
     """Return the position of the arm that the others are held against."""
     if name in fit.design.index:
         return fit.design.index[name]
+    left_out = next((runs for runs in runs_of_arm if runs.arm.name == name), None)
+    if left_out is not None:
+        raise ValueError(f"--against must name an arm that is compared; {left_out.story}")
     names = sorted(fit.design.index)
     nearest = difflib.get_close_matches(name, names, n=3) or names
     raise ValueError(f"--against must name an arm with finished runs, found {name!r}; nearest: {', '.join(nearest)}")
@@ -90,6 +93,7 @@ def _summary(runs: ArmRuns, fit: Fit, metric: Metric, reference: int | None) -> 
         over_alone=fit.estimate([(position, alone)]) if alone is not None and not runs.arm.is_alone else None,
         over_equal=fit.estimate([(position, equal)]) if equal is not None else None,
         over_reference=fit.estimate([(position, reference)]) if reference not in (None, position) else None,
+        is_reference=position == reference,
         block=int(fit.design.block_of_arm[position]),
     )
 
@@ -120,6 +124,7 @@ def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_la
         )
     if compared and not any(runs.arm.is_alone for runs in compared):
         cautions.append("no finished run of the student alone: no difference to it can be shown")
+    cautions.extend(_cautions_of_held_out(compared))
     design = fit.design
     borrowed = sum(
         alone is not None and not design.has_own_alone(position) for position, alone in enumerate(design.alone)
@@ -142,6 +147,15 @@ def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_la
             f"{len(records.runs) - num_latest} runs repeat an arm and seed under another key; the last one counts"
         )
     return tuple(cautions)
+
+
+def _cautions_of_held_out(compared: Sequence[ArmRuns]) -> list[str]:
+    """Which arms trained on fewer images than others."""
+    shares = {(runs.arm.aggregator, run.held_out) for runs in compared for run in runs.finished}
+    if len({share for _, share in shares}) < 2:
+        return []
+    named = ", ".join(f"{aggregator} ({100 * share:g} %)" for aggregator, share in sorted(shares) if share)
+    return [f"some aggregators hold out training images, so their students trained on fewer than the others: {named}"]
 
 
 def _cautions_of_setting(experiment: Experiment) -> list[str]:

@@ -20,7 +20,9 @@ class ArmSummary:
         metric: what ranks.
         over_alone: paired difference to the student alone; None for the student alone, or where there is none.
         over_equal: paired difference to Equal with the same paths; None for Equal itself, or where it was not run.
-        over_reference: paired difference to the arm that was named for it; None for that arm, or where none was.
+        over_reference: paired difference to the arm that was named for it; None for that arm, where none was, or where
+            the runs cannot tell it.
+        is_reference: whether this is the arm that was named.
         block: number of the block: arms with the same student alone.
     """
 
@@ -29,6 +31,7 @@ class ArmSummary:
     over_alone: Estimate | None
     over_equal: Estimate | None
     over_reference: Estimate | None = None
+    is_reference: bool = False
     block: int = 0
 
     @property

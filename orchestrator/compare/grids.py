@@ -39,6 +39,8 @@ def arms_grid(comparison: Comparison, *, path_width: int, setting_width: int) ->
         notes += (f"{SURELY_BELOW}: under the student alone with its whole interval; {BELOW}: under it, but undecided",)
     if comparison.against is not None:
         notes += (f"{REFERENCE}: over {comparison.against}",)
+        if any(arm.over_reference is None and not arm.is_reference for arm in comparison.arms):
+            notes += (f"{REFERENCE} is - where it cannot be told: the student alone is another, or no seed is shared",)
     header = (
         "aggregator",
         "paths",
@@ -160,7 +162,7 @@ def _beside(comparison: Comparison, arm: ArmSummary) -> str:
     decimals = comparison.metric.decimals
     if comparison.against is None:
         return with_interval(arm.over_equal, decimals)
-    return "(reference)" if arm.runs.arm.name == comparison.against else _or_dash(arm.over_reference, decimals)
+    return "(reference)" if arm.is_reference else _or_dash(arm.over_reference, decimals)
 
 
 def _minutes(minutes: float | None) -> str:

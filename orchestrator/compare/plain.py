@@ -90,6 +90,7 @@ def _arm(arm: ArmSummary) -> dict[str, Any]:
         "over_alone": _estimate(arm.over_alone),
         "over_equal": _estimate(arm.over_equal),
         "over_reference": _estimate(arm.over_reference),
+        "is_reference": arm.is_reference,
         "is_below_alone": arm.is_below,
         "test_mean": arm.test_mean,
         "test_sd": arm.test_sd,

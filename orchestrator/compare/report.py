@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -180,9 +181,10 @@ def _reproduce(comparison: Comparison) -> str:
         "teacher": details.get("teacher_fingerprint"),
     }
     name = comparison.experiment.name
+    against = "" if comparison.against is None else f" --against {shlex.quote(comparison.against)}"
     lines = [
         f"distillery sweep {name}.yaml",
-        f"distillery compare {name}",
+        f"distillery compare {name}{against}",
         "",
         *(f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in facts.items() if value),
     ]

@@ -28,6 +28,7 @@ class RunRecord:
         status: ``finished``, ``stopped`` or ``failed``.
         result: the result as the training wrote it.
         run_id: id of the MLflow run, where there is one.
+        held_out: share of the training images that the student did not train on; 0 where the record does not say.
     """
 
     key: str
@@ -41,6 +42,7 @@ class RunRecord:
     status: str
     result: Mapping[str, Any]
     run_id: str | None
+    held_out: float
 
     @classmethod
     def parse(cls, line: str) -> RunRecord:
@@ -76,6 +78,7 @@ class RunRecord:
             status=status,
             result=result,
             run_id=data.get("run_id"),
+            held_out=_finite(data.get("held_out")) or 0.0,
         )
 
     def measured(self, split: str, metric: str) -> float | None:

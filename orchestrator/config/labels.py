@@ -12,8 +12,9 @@ def labels(values: Sequence[Any]) -> list[str]:
     """Return a name for each value, unique among them.
 
     ``{use: Adaptive}`` is ``Adaptive``; beside ``{use: Adaptive, granularity: layer}``, that one is
-    ``Adaptive-layer``, named by what distinguishes it. What modifies it is part of its name, whatever is beside it:
-    ``Equal-CosineGate`` is no ``Equal``. A model section is named by its model.
+    ``Adaptive-layer``, named by what distinguishes it. A switch that does so is named itself, with ``no_`` before it
+    where it is off. What modifies it is part of its name, whatever is beside it: ``Equal-CosineGate`` is no ``Equal``.
+    A model section is named by its model.
     """
     heads = [_head(value) for value in values]
     counts = Counter(heads)
@@ -72,9 +73,15 @@ def _distinguished(value: Any, rivals: Sequence[Any]) -> str:
     parts = [_head(value)]
     for key, item in _leaves(value).items():
         if any(_leaves(rival).get(key, _MISSING) != item for rival in rivals):
-            is_text = not isinstance(item, int | float | list | tuple) or isinstance(item, bool)
-            parts.append(_head(item) if is_text else f"{key.rpartition('.')[2]}={_head(item) or 'none'}")
+            parts.append(_option(key.rpartition(".")[2], item))
     return "-".join(parts)
+
+
+def _option(name: str, value: Any) -> str:
+    """Name an option by its value; a number or a list needs the option's name too, and of a switch that is all."""
+    if isinstance(value, bool):
+        return name if value else f"no_{name}"
+    return f"{name}={_head(value) or 'none'}" if isinstance(value, int | float | list | tuple) else _head(value)
 
 
 def _leaves(value: Any) -> dict[str, Any]:

@@ -169,5 +169,13 @@ def test_aggregators_prints_and_saves_runs(tmp_path, capsys, monkeypatch):
     assert rows["FAMO"]["step"]["n"] == 2
     assert set(runs["cpu, resnet20-resnet8, live"]["variants"]["FAMO"]) == {"every", "ms", "live", "peak_mib", "memory"}
     assert "GradNorm every 10" in printed
+    aggregators.main([*options, "--only", "DWA"])
+    more = json.loads(file.read_text())["runs"]
+    assert list(more["cpu, resnet20-resnet8"]["variants"]) == ["FAMO", "GradNorm every 10", "Single", "DWA"]
+    assert {**more["cpu, resnet20-resnet8"]["variants"], **rows} == more["cpu, resnet20-resnet8"]["variants"]
+    before = file.read_text()
+    with pytest.raises(SystemExit, match=r"resnet8' in another setting \(batch 4 there, 5 here\); name another file"):
+        aggregators.main([*options, "--batch", "5", "--only", "DWA"])
+    assert file.read_text() == before
     with pytest.raises(SystemExit, match="no name starts with Nothing"):
         aggregators.main(["--only", "Nothing"])

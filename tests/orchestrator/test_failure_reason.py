@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
@@ -10,6 +12,13 @@ from orchestrator.failure_reason import MOST_CHARACTERS, failure_reason
 def test_the_first_line_with_its_kind():
     assert failure_reason(RuntimeError("the disk is full\nand more")) == "RuntimeError: the disk is full"
     assert failure_reason(KeyError()) == "KeyError"
+
+
+def test_ray_need_not_be_installed(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it fails
+    assert failure_reason(RuntimeError("the disk is full")) == "RuntimeError: the disk is full"
 
 
 def test_ray_s_wrappings_are_taken_off():

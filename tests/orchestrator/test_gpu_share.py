@@ -1,11 +1,18 @@
 """How many runs share a GPU; measured memory is made up, since no GPU is at hand."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from distill.aggregators import DistPro
+from distill.host import LocalHost
+from orchestrator.config import Design, load
 from orchestrator.config.sections import RunOptions
-from orchestrator.gpu_share import find_demand, share_of_gpu
+from orchestrator.gpu_share import demanding_configs, find_demand, measure_memory, share_of_gpu
 from orchestrator.node_group import NodeGroup
 
+FILE = Path(__file__).with_name("small_experiment.yaml")
 GIB = 2**30
 LAPTOP = [NodeGroup({"CPU": 8}, 1)]
 CLUSTER = [NodeGroup({"CPU": 4}, 1), NodeGroup({"CPU": 16, "GPU": 2}, 4)]
@@ -58,3 +65,35 @@ def test_cpus_beside_a_gpu_are_not_oversubscribed():
     run = RunOptions(gpus_per_worker="auto", cpus_per_worker=4)
     found, _ = demand(run, CLUSTER, (1 * GIB, 80 * GIB))
     assert found.gpus_per_worker == 0.5  # 8 CPUs a GPU, 4 a run
+
+
+def measured(*aggregators):
+    """Return aggregator and number of paths of what is measured for a sweep of these."""
+    runs = Design(load(FILE, [f"search.aggregator.grid=[{', '.join(aggregators)}]"])).planned()
+    return [(config["aggregator"]["use"], len(config["paths"])) for config in demanding_configs(runs)]
+
+
+def test_what_looks_at_no_gradient_is_measured_with_all_paths_alone():
+    assert measured("{use: Equal}", "{use: Adaptive}") == [("Equal", 2)]
+
+
+def test_the_run_that_looks_at_most_gradients_is_measured_too():
+    gates = [f"{{use: LogSum, modifiers: [{{use: CosineGate, scope: {scope}}}]}}" for scope in ("all", "taps")]
+    norm = "{use: GradNorm, scope: last}"
+    assert measured("{use: Equal}", gates[1]) == [("Equal", 2), ("LogSum", 2)]
+    assert measured(gates[1], norm, "{use: Equal}") == [("Equal", 2), ("GradNorm", 2)]
+    assert measured(norm, *gates, "{use: Equal}") == [("Equal", 2), ("LogSum", 2)]
+
+
+def test_runs_that_hold_images_out_are_another_kind():
+    assert measured("{use: Equal}", "{use: DistPro}") == [("Equal", 2), ("Equal", 2), ("DistPro", 2)]
+
+
+def test_the_step_that_is_measured_looks_at_all_that_the_training_does(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 10))
+    learned = []
+    monkeypatch.setattr(DistPro, "_learn", lambda self, pulls, held_out: learned.append((len(pulls), held_out.ndim)))
+    [run] = Design(load(FILE, ["search=null", "aggregator={use: DistPro}"])).planned()
+    assert measure_memory(run.config, LocalHost(torch.device("cpu"))) == (7, 10)
+    assert learned == [(2, 1)]

@@ -16,6 +16,7 @@ from orchestrator.execute import execute
 from orchestrator.held_out import held_out_share
 from orchestrator.job import Job
 from orchestrator.preparation import Preparation, prepare
+from orchestrator.session import record
 from orchestrator.storage import Storage
 from orchestrator.store import group_runs
 from orchestrator.teaching import teacher_directory, teacher_job
@@ -148,3 +149,9 @@ def test_a_run_learns_its_weights_and_another_replays_them(tmp_path: Path) -> No
     replaying = config(replay, f"run.storage={tmp_path}")
     again = execute(Job(replaying, "b", storage.child("replayed").uri, teacher=teacher).to_dict(), LocalHost())
     assert again["steps"] == 2 * (128 // 32)
+
+
+@pytest.mark.parametrize(("setting", "share"), [(LEARNS, 0.2), ("aggregator={use: Equal}", 0.0)])
+def test_the_record_of_a_run_says_its_share(setting, share):
+    [run] = Design(load(FILE, ["search=null", setting])).planned()
+    assert record(run, {"status": "finished"})["held_out"] == share

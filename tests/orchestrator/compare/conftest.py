@@ -27,6 +27,7 @@ class Sweep:
         context: dict[str, Any] | None = None,
         status: str = "finished",
         test: float | None = None,
+        held_out: float = 0.0,
         **result: Any,
     ) -> str:
         """Add a run: ``paths`` as ``a+b``, empty for the student alone; returns its key."""
@@ -48,6 +49,7 @@ class Sweep:
             "kind": "run" if names else "student",
             "context": context or {},
             "config_hash": "0",
+            "held_out": held_out,
             "run_id": f"{abs(hash(key)):032x}"[:32],
             "result": {
                 "status": status,

@@ -259,3 +259,13 @@ def test_a_long_path_set_is_named_by_what_it_leaves_out(sweep):
         sweep.add("equal", "+".join(names[:3]), seed, 82.1 + 1.02 * seed)
         sweep.add("equal", "+".join(names), seed, 81.0 + seed)
     assert "equal with all paths but a_path_with_a_long_name_3, +2.1 points" in compare(sweep.save()).sentences[1]
+
+
+@pytest.mark.parametrize(("shares", "named"), [((0.0, 0.0), ""), ((0.0, 0.2), "dist_pro (20 %)")])
+def test_arms_that_trained_on_fewer_images_are_a_caution(sweep, shares, named):
+    for seed in range(3):
+        sweep.add("none", "", seed, 80.0 + seed)
+        sweep.add("equal", "a", seed, 81.0 + seed, held_out=shares[0])
+        sweep.add("dist_pro", "a", seed, 82.0 + seed**2, held_out=shares[1])
+    cautions = [text for text in compare(sweep.save()).cautions if "hold out training images" in text]
+    assert [text.rpartition(": ")[2] for text in cautions] == ([named] if named else [])

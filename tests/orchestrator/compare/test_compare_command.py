@@ -61,6 +61,59 @@ def test_an_arm_that_is_not_there_is_answered_with_the_nearest(storage, capsys):
     assert "found 'equal/godo'; nearest: equal/good" in capsys.readouterr().err
 
 
+@pytest.fixture
+def two_settings(sweep):
+    """A second learning rate with a student alone of its own, and an arm that one seed failed."""
+    for seed in range(3):
+        for rate, more in ((0.1, 0.0), (0.2, 1.0)):
+            context = {"train.optimizer.lr": rate}
+            sweep.add("none", "", seed, 80.0 + more + 0.1 * seed, context=context)
+            sweep.add("equal", "a", seed, 81.0 + more - 0.1 * seed**2, context=context)
+        status = "failed" if seed == 2 else "finished"
+        sweep.add("logsum", "a", seed, 82.0, context={"train.optimizer.lr": 0.1}, status=status)
+    return str(sweep.save().parent)
+
+
+def test_an_arm_with_another_student_alone_cannot_be_told_and_is_no_reference(two_settings, capsys):
+    assert command("digits", storage=two_settings, as_json=False, against="equal/a lr=0.1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith("aggregator"))
+    cells = {
+        tuple(line.split()[:3]): line[header.index("over --against") :].split()[0]
+        for line in lines
+        if line.startswith(("equal", "-  "))
+    }
+    assert cells["equal", "a", "lr=0.1"] == "(reference)"
+    assert cells["equal", "a", "lr=0.2"] == "-"
+    assert "over --against is - where it cannot be told: the student alone is another, or no seed is shared" in lines
+    assert command("digits", storage=two_settings, as_json=True, against="equal/a lr=0.1") == 0
+    arms = {arm["arm"]: arm for arm in json.loads(capsys.readouterr().out)["arms"]}
+    assert [name for name, arm in arms.items() if arm["is_reference"]] == ["equal/a lr=0.1"]
+    assert {name for name, arm in arms.items() if arm["over_reference"] is None} == {
+        "equal/a lr=0.1", "equal/a lr=0.2", "alone lr=0.2",
+    }  # fmt: skip
+
+
+def test_where_all_can_be_told_there_is_no_note(storage, capsys):
+    assert command("digits", storage=storage, as_json=False, against="alone") == 0
+    assert "cannot be told" not in capsys.readouterr().out
+
+
+def test_an_arm_that_was_left_out_is_answered_with_the_reason(two_settings, capsys):
+    assert command("digits", storage=two_settings, as_json=False, against="logsum/a lr=0.1") == 2
+    error = capsys.readouterr().err
+    assert "seed 2 failed: no reason recorded; left out of the comparison" in error
+    assert "nearest" not in error
+
+
+def test_the_report_says_how_it_was_made(two_settings):
+    report = Path(two_settings) / "digits" / "compare" / "report.html"
+    command("digits", storage=two_settings, as_json=False, against="equal/a lr=0.1")
+    assert "distillery compare digits --against &#x27;equal/a lr=0.1&#x27;\n" in report.read_text()
+    command("digits", storage=two_settings, as_json=False)
+    assert "distillery compare digits\n" in report.read_text()
+
+
 def test_json_is_one_object_with_the_same_sentences(storage, capsys):
     assert command("digits", storage=storage, as_json=True) == 0
     data = json.loads(capsys.readouterr().out)
@@ -103,10 +156,11 @@ def test_an_empty_storage_says_so(tmp_path, capsys):
     assert "holds none yet" in capsys.readouterr().err
 
 
-def test_an_experiment_without_a_finished_run_fails(sweep, capsys):
+@pytest.mark.parametrize("against", [None, "equal/a", "equal/b"])
+def test_an_experiment_without_a_finished_run_fails(sweep, capsys, against):
     sweep.add("equal", "a", 0, None, status="failed", reason="out of memory")
     storage = str(sweep.save().parent)
-    assert command("digits", storage=storage, as_json=False) == 1
+    assert command("digits", storage=storage, as_json=False, against=against) == 1
     error = capsys.readouterr().err
     assert "no run of 'digits' has finished yet" in error
     assert "out of memory" in error

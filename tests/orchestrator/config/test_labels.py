@@ -57,6 +57,11 @@ def gated(*others, **options):
                 "Adaptive-layer-modifiers=none",
             ],
         ),
+        (
+            [{"use": "A", "kind": "MGDA"}, {"use": "A", "kind": "MGDA", "normalize_rows": True}],
+            ["A", "A-normalize_rows"],
+        ),
+        ([{"use": "SGD", "nesterov": False}, {"use": "SGD", "nesterov": True}], ["SGD-no_nesterov", "SGD-nesterov"]),
         ([{"use": "Adam", "betas": [0.9, 0.99]}, {"use": "Adam"}], ["Adam-betas=0.9+0.99", "Adam"]),
         ([{"use": "torch.optim.SGD"}, {"use": "torch.optim.AdamW"}], ["SGD", "AdamW"]),
         ([{"model": {"use": "ResNet8"}}, {"model": {"use": "ResNet20"}}], ["ResNet8", "ResNet20"]),
