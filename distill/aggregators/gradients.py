@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ class SharedGradients(Gradients):
     """Gradients in parameters of the student.
 
     Rows are means over the ranks: those of the whole batch, exactly. Each costs a backward pass as deep as the
-    parameters lie, ``1 + keys`` in all, and as much memory as they take.
+    parameters lie, ``1 + keys`` in all, and as much memory as they take; one more while they are filled.
 
     Args:
         task: the supervised loss, scalar.
@@ -45,8 +46,12 @@ class SharedGradients(Gradients):
         """Return ``[1 + key, parameter]``, the task's first; zero where a loss doesn't reach a parameter. Detached."""
         if self._rows is None:
             losses = [self._task, *self._paths.unbind()]
-            rows = [torch.cat([each.flatten() for each in _gradients(loss, self._parameters)]) for loss in losses]
-            self._rows = distributed.mean(torch.stack(rows))
+            sizes = [parameter.numel() for parameter in self._parameters]
+            rows = self._parameters[0].new_empty(len(losses), sum(sizes), dtype=_common_type(self._parameters))
+            for loss, row in zip(losses, rows, strict=True):
+                for part, gradient in zip(row.split(sizes), _gradients(loss, self._parameters), strict=True):
+                    part.copy_(gradient.flatten())
+            self._rows = distributed.mean_(rows)
         return self._rows
 
     def lengths(self) -> Tensor:
@@ -132,6 +137,11 @@ def _gradients(loss: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
     with torch.autocast(loss.device.type, enabled=False):  # which would round a backward pass of float32, too
         values = iter(torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True))
     return [_or_zero(next(values) if place.requires_grad else None, place) for place in places]
+
+
+def _common_type(tensors: Sequence[Tensor]) -> torch.dtype:
+    """Return the type that holds the numbers of all tensors."""
+    return functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
 
 
 def _or_zero(gradient: Tensor | None, place: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def golden_mean_over_ranks(make: Callable[..., SharedGradients]) -> None:
     # The mean over all ranks is twice this rank's: the bend makes up for the mean, so that the mean is the direction.
     task, paths, (x, y) = shared_example()
     gradients = make(task, paths, [x, y])
-    with mock.patch("distill.distributed.mean", lambda values: 2 * values.detach()):
+    with mock.patch("distill.distributed.mean_", lambda values: values.mul_(2)):
         assert equal(gradients.rows(), [[4, 2, 2], [4, 0, 0], [0, -2, 8]])
     (task + paths.sum() + gradients.bend(torch.zeros(3).double())).backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
@@ -133,6 +133,14 @@ def test_rows_are_what_backward_gives_and_leave_the_gradients_alone() -> None:
             [torch.zeros(p.numel()).double() if p.grad is None else p.grad.flatten() for p in net.shared()]
         )
         torch.testing.assert_close(rows[number], wanted)
+
+
+def test_rows_have_the_type_that_holds_all_gradients() -> None:
+    parameters = [torch.ones(1, requires_grad=True), torch.ones(1, dtype=torch.float64, requires_grad=True)]
+    task = parameters[0].sum() / 3 + parameters[1].sum() / 3
+    rows = SharedGradients(task, torch.zeros(0), parameters).rows()
+    assert rows.dtype == torch.float64
+    assert rows[0, 1].item() == 1 / 3
 
 
 def test_bend_makes_the_direction_in_what_is_shared_and_leaves_the_adapter_its_own() -> None:
@@ -270,7 +278,7 @@ def test_tiny_gradients_are_told_from_none() -> None:
 
 MUTANTS = {
     "SharedGradients": [
-        ("distributed.mean(torch.stack(rows))", "torch.stack(rows)"),
+        ("distributed.mean_(rows)", "rows"),
         ("losses = [self._task, *self._paths.unbind()]", "losses = [*self._paths.unbind(), self._task]"),
         ("[_inner(path, task), square, _inner(path, path)]", "[_inner(path, task), _inner(path, path), square]"),
         ("direction - self.rows().sum(dim=0)", "direction + self.rows().sum(dim=0)"),
