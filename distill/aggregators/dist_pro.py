@@ -48,12 +48,23 @@ class DistPro(Aggregator):
     the student trains on fewer images. So the weights are best learned in one run, and replayed over all images in
     others by :class:`~distill.aggregators.replay.Replay`, from this run's trajectory.
 
-    What is exact: for SGD in ``scope: all``, with momentum and weight decay too, the slope is that of the step just
-    made, up to a factor, and a constant factor means nothing to Adam. What is not: a factor that changes from step to
-    step (learning rate, clipping) is left out; an optimiser with a scale for each parameter, as Adam, is taken for SGD;
-    what a step does beyond the next one is not seen. Under modifiers the slope is that of the weights before them. With
-    ``scope: last`` the slope is that of the last stage's part of the step alone, and a path that acts before it seems
-    to do no more than no distillation would: hence ``all``, and ``every`` to pay for it.
+    What is exact: for SGD in ``scope: all``, with momentum and weight decay too, but not clipped, the slope is that of
+    the step just made, up to a factor, and a constant factor means nothing to Adam. What is not: the learning rate, a
+    factor that changes from step to step, is left out; an optimiser with a scale for each parameter, as Adam, is taken
+    for SGD; what a step does beyond the next one is not seen. Where ``clip_norm`` clips a step its length is fixed, and
+    a weight can only turn it: the true slope loses what lies along the total gradient, ours does not, so that paths
+    parallel to the total gradient are overrated. Under modifiers the slope is that of the weights before them. With
+    ``scope: last`` the slope is that of the last stage's part of the step alone, and a path that acts before it has
+    none: hence ``all``, and ``every`` to pay for it.
+
+    A path whose gradient is zero throughout, as one that waits for its schedule, is no evidence, although its slope is
+    one: its share does nothing yet. Its logit and Adam's moments stay, so that it keeps its odds against no
+    distillation, and the others are compared among themselves, by the slope under which its share stays: the mean
+    that they are held against, ``sum of p_j <gradient of H, g_j>``, is taken over their shares and the last one, scaled
+    to add up to 1. Compared with it, all would seem to do good, and it would starve before it has begun.
+
+    Held-out images tell only what the student has not seen. With ``split.teacher: same`` the *teacher* has trained on
+    them, and the slope credits distillation with what it memorised of their labels: use ``teacher: rest``.
 
     Each share is bounded, so that ``weight_i * F_i`` lies between 0 and ``alpha_distill * n`` whatever the losses do.
     Slopes that are not finite change nothing. A look costs a backward pass as deep as the scope for the task and for
@@ -162,14 +173,11 @@ class DistPro(Aggregator):
         """Make a step against the slope of the held-out loss, as it is in units of the student's learning rate."""
         shares = self._shares()
         falls = torch.stack([(pull.double() * held_out.double()).sum() for pull in pulls])  # [key]
-        slopes = -shares * (falls - (shares * falls).sum())  # the slot's own fall is 0
-        known = slopes.isfinite().all()
-        before = [each.clone() for each in (self._logits, *self.adam.buffers())]
-        self.adam(self._logits, slopes)
+        pulling = pulls.any(dim=1)
+        mean = (shares * falls).sum() / (1 - (shares * ~pulling).sum())  # the slot's own fall is 0
+        slopes = -shares * (falls - mean)
+        self.adam(self._logits, slopes, counts=pulling & slopes.isfinite().all())
         self._logits.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
-        # Without a look at the number, which would make a GPU wait.
-        for each, old in zip((self._logits, *self.adam.buffers()), before, strict=True):
-            each.copy_(torch.where(known, each, old))
 
     def _factors(self, losses: Losses) -> Tensor:
         """Return ``[key]``, what the shares are multiplied by."""

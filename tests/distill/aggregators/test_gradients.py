@@ -280,7 +280,10 @@ MUTANTS = {
     "SharedGradients": [
         ("distributed.mean_(rows)", "rows"),
         ("losses = [self._task, *self._paths.unbind()]", "losses = [*self._paths.unbind(), self._task]"),
-        ("[_inner(path, task), square, _inner(path, path)]", "[_inner(path, task), _inner(path, path), square]"),
+        (
+            "[_inner(path, task), square, _inner(path, path)]) for",
+            "[_inner(path, task), _inner(path, path), square]) for",
+        ),
         ("direction - self.rows().sum(dim=0)", "direction + self.rows().sum(dim=0)"),
         ("direction - self.rows().sum(dim=0)", "direction - self.rows()[0]"),
         ("(flat - flat.detach())", "flat"),
@@ -288,10 +291,11 @@ MUTANTS = {
     "TapGradients": [
         ("distributed.mean(torch.stack(products))", "torch.stack(products)"),
         (
-            "[_inner(path, task), _inner(task, task), _inner(path, path)]",
-            "[_inner(path, task), _inner(path, path), _inner(task, task)]",
+            "return torch.stack([_inner(path, task), square, _inner(path, path)])",
+            "return torch.stack([_inner(path, task), _inner(path, path), square])",
         ),
-        ("for each in (loss, self._task)", "for each in (self._task, loss)"),
+        ("= _gradients(loss, [place])", "= _gradients(self._task, [place])"),
+        ("(each, _inner(each, each))", "(each, _inner(each, each).sqrt())"),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""
