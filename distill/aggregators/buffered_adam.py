@@ -51,7 +51,8 @@ class BufferedAdam(nn.Module):
         Args:
             values: ``[value]``.
             gradient: ``[value]``; where it doesn't count it may be anything.
-            counts: ``[value]``, which of them take the step; ``None``: all. The others stay, and so do their moments.
+            counts: ``[value]``, which of them take the step, or a scalar for all alike; ``None``: all. The others stay,
+                and so do their moments.
         """
         gradient = gradient + self.weight_decay * values
         steps = self._steps + 1

@@ -36,7 +36,7 @@ class GradNorm(Aggregator):
     count with the next batch. All gradients of a look are means over the ranks, those of the whole batch.
 
     A loss without a gradient in these parameters is left out of the means, and its weight moves with the sum alone; one
-    that was never above 0 has no rate, and counts as average. A path whose schedule ramps it up from almost 0 seems to
+    that was never above 0 has no rate, and counts as average. A look at what is not finite changes nothing. A path whose schedule ramps it up from almost 0 seems to
     lag behind ever after: give such paths a step instead, or ``alpha: 0``. Weights lie between about ``0.001`` and
     ``alpha_distill * n`` whatever the losses do. A look costs a backward pass a loss and one for the task, as deep as
     the scope, and memory for as many gradients.
@@ -105,7 +105,8 @@ class GradNorm(Aggregator):
         aggregate = sum_of_weighed(losses, self._weights.clone(), alpha_distill=self.alpha_distill)
         if self.training and len(self._weights):
             mean = distributed.mean(weighed(losses, include_task=self.weighs_task)).to(self._first)
-            self._first.copy_(torch.where(self._first > 0, self._first, mean))
+            known = (self._first > 0) | ~mean.isfinite()
+            self._first.copy_(torch.where(known, self._first, mean))
             if self._looks:
                 gradients = losses.gradients[self.scope]
                 assert isinstance(gradients, SharedGradients)
@@ -127,7 +128,7 @@ class GradNorm(Aggregator):
         pulling = lengths > 0
         target = _mean_of(pulls, pulling) * self._rates(mean) ** self.alpha
         gradient = lengths * (pulls - target).sign()
-        self.adam(self._weights, gradient)
+        self.adam(self._weights, gradient, counts=(gradient.isfinite() & mean.isfinite()).all())
         weights = self._weights.clamp_min(SMALLEST_SHARE)
         self._weights.copy_(weights * (len(weights) / weights.sum()))
 
