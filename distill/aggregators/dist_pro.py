@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from distill import distributed
 from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
 from distill.aggregators.buffered_adam import BufferedAdam
 from distill.aggregators.first_losses import FirstLosses
-from distill.aggregators.gradients import SharedGradients
 from distill.aggregators.initial_loss import EPSILON, EPSILON_OF_TASK
 from distill.aggregators.needs import Needs
-from distill.gradient_scope import Scope
+from distill.aggregators.period import Period
+from distill.gradient_scope import ParameterScope, Scope, parameter_scope
 from distill.options import finite, whole
 
 BETAS = (0.5, 0.999)
@@ -98,7 +98,7 @@ class DistPro(Aggregator):
         self,
         alpha_distill: float = 1.0,
         held_out: float = 0.2,
-        scope: Literal["last", "all"] = "all",
+        scope: ParameterScope = "all",
         every: int = 10,
         learning_rate: float = 0.1,
         relative: bool = True,
@@ -106,16 +106,14 @@ class DistPro(Aggregator):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        if scope not in ("last", "all"):
-            raise ValueError(f"scope must be 'last' or 'all', found {scope!r}")
         self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
         self.held_out = finite("held_out", held_out, above=0, below=1)
-        self.scope: Literal["last", "all"] = scope
+        self.scope = parameter_scope(scope)
         self.every = whole("every", every, at_least=1)
         self.learning_rate = finite("learning_rate", learning_rate, above=0)
         self.relative = relative
         self.over = whole("over", over, at_least=1)
-        self._steps = 0
+        self.period = Period(self.every)
         self._pulls: Tensor | None = None  # [key, parameter]: what a share of 1 would add to this step's gradient
 
     @property
@@ -126,7 +124,7 @@ class DistPro(Aggregator):
     @property
     def wants_held_out(self) -> bool:
         """Whether the weights move behind this step; a student alone has none."""
-        return bool(self.keys) and self._steps % self.every == 0
+        return bool(self.keys) and self.period.is_due
 
     def allocate(self, num_keys: int) -> None:
         self.register_buffer("_logits", torch.zeros(num_keys, dtype=torch.float64))
@@ -141,9 +139,7 @@ class DistPro(Aggregator):
     def forward(self, losses: Losses) -> Aggregate:
         factors = self._factors(losses)
         if self.training and self.wants_held_out:
-            gradients = losses.gradients[self.scope]
-            assert isinstance(gradients, SharedGradients)
-            pulls = factors[:, None] * gradients.rows()[1:]
+            pulls = factors[:, None] * losses.shared(self.scope).rows()[1:]
             self._pulls = pulls if self._pulls is None else self._pulls + pulls
         return weighted_sum(losses, factors * self._shares().to(factors))
 
@@ -156,18 +152,10 @@ class DistPro(Aggregator):
                 "DistPro learns from held-out samples: where wants_held_out, give after_step "
                 "held_out=distiller.held_out_gradients(batch) of a batch that no step trains on"
             )
-        self._steps += 1
+        self.period.advance()
         self._pulls = None
         if is_due and held_out is not None and pulls is not None:
             self._learn(pulls, held_out[self.scope])
-
-    def get_extra_state(self) -> Tensor:
-        """Return how many steps there were, for checkpoints."""
-        return torch.tensor(self._steps)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Put back what :meth:`get_extra_state` returned."""
-        self._steps = int(state)
 
     def _learn(self, pulls: Tensor, held_out: Tensor) -> None:
         """Make a step against the slope of the held-out loss, as it is in units of the student's learning rate."""

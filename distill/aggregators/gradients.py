@@ -23,6 +23,14 @@ class Gradients(ABC):
         squares of a small loss's gradient are too small for float32.
         """
 
+    @abstractmethod
+    def in_parameters(self) -> SharedGradients:
+        """Return these gradients where all of them are taken in the same parameters.
+
+        Raises:
+            ValueError: each is taken in an activation of its own.
+        """
+
 
 class SharedGradients(Gradients):
     """Gradients in parameters of the student.
@@ -41,6 +49,9 @@ class SharedGradients(Gradients):
         self._paths = paths
         self._parameters = tuple(parameters)
         self._rows: Tensor | None = None
+
+    def in_parameters(self) -> SharedGradients:
+        return self
 
     def rows(self) -> Tensor:
         """Return ``[1 + key, parameter]``, the task's first; zero where a loss doesn't reach a parameter. Detached."""
@@ -88,9 +99,10 @@ class SharedGradients(Gradients):
 class TapGradients(Gradients):
     """Gradients in the activation where each path acts: what it wants of every sample there, and what the task wants.
 
-    Activations lie close to the losses, so this costs little; but each rank has samples of its own, so that products
-    are sums over the rank's samples, averaged over the ranks: they tell directions in the activations' space, not those
-    of an update.
+    Activations lie close to the losses, so this costs little: a backward pass a key and one for the task, whose
+    gradients in all these activations are held at once. But each rank has samples of its own, so that products are sums
+    over the rank's samples, averaged over the ranks: they tell directions in the activations' space, not those of an
+    update.
 
     Args:
         task: the supervised loss, scalar.
@@ -114,6 +126,9 @@ class TapGradients(Gradients):
             empty = self._paths.new_zeros(0, 3, dtype=torch.float64)
             self._products = distributed.mean(torch.stack(products)) if products else empty
         return self._products
+
+    def in_parameters(self) -> SharedGradients:
+        raise ValueError("gradients in parameters must be asked for in scope 'last' or 'all', found 'taps'")
 
     def _task_gradients(self) -> dict[int, tuple[Tensor, Tensor]]:
         """Return the task's gradient and its squared length in each place, of one backward pass for all of them."""

@@ -243,7 +243,15 @@ def test_a_student_alone_wants_nothing() -> None:
 
 def test_all_state_is_saved_and_none_of_it_trained() -> None:
     aggregator = connected(DistPro(), 2)
-    wanted = {"_logits", "_extra_state", "first._mean", "first._seen", "adam._mean", "adam._square", "adam._steps"}
+    wanted = {
+        "_logits",
+        "period._extra_state",
+        "first._mean",
+        "first._seen",
+        "adam._mean",
+        "adam._square",
+        "adam._steps",
+    }
     assert set(aggregator.state_dict()) == wanted
     assert not list(aggregator.parameters())
 
@@ -275,13 +283,14 @@ MUTANTS = {
         ("counts=pulling & slopes", "counts=slopes"),
         ("dim=0)[:-1]", "dim=0)[1:]"),
         ("self._logits.new_zeros(1)", "self._logits.new_ones(1)"),
-        ("gradients.rows()[1:]", "gradients.rows()[:-1]"),
-        ("factors[:, None] * gradients", "gradients"),
+        (".rows()[1:]", ".rows()[:-1]"),
+        ("factors[:, None] * losses", "losses"),
         ("total = self.alpha_distill * len(losses.paths)", "total = self.alpha_distill"),
         ("total = self.alpha_distill * len(losses.paths)", "total = len(losses.paths)"),
         ("total / self.first(means)", "total * self.first(means)"),
         ("distributed.mean(torch.cat([losses.paths, losses.task.reshape(1)]))", "losses.paths.new_ones(3)"),
-        ("self._steps % self.every == 0", "True"),
+        ("self._steps % self.every == 0", "True", "distill.aggregators.period"),
+        ("self.period.is_due", "True"),
         ("(0.5, 0.999)", "(0.9, 0.999)"),
         ("(0.5, 0.999)", "(0.5, 0.99)"),
         ("LARGEST_LOGIT = 7.0", "LARGEST_LOGIT = 70.0"),

@@ -14,6 +14,7 @@ import torch.multiprocessing
 from on_ranks import on_ranks
 from torch import Tensor, nn
 
+from distill.aggregators import Losses
 from distill.aggregators.gradients import SharedGradients, TapGradients, cosines
 
 
@@ -267,6 +268,18 @@ def test_two_ranks_find_what_one_process_finds_in_the_whole_batch(ranks: list[di
     # Means over half the samples have twice the gradient in each, on half of them: twice the products.
     torch.testing.assert_close(ranks[0]["products"], 2 * whole["products"], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(ranks[0]["gradient"], whole["direction"], rtol=1e-9, atol=1e-11)
+
+
+def test_losses_give_the_gradients_in_parameters_that_were_asked_for() -> None:
+    net = Net()
+    task, paths, hidden = net.losses(inputs().float())
+    shared, taps = SharedGradients(task, paths, net.shared()), TapGradients(task, paths, [hidden] * 2)
+    losses = Losses(task, paths, ("a", "b"), 0.0, {"last": shared, "taps": taps})
+    assert losses.shared("last") is shared
+    with pytest.raises(ValueError, match="scope 'all' must be declared in needs; those that were: last, taps"):
+        losses.shared("all")
+    with pytest.raises(ValueError, match="must be asked for in scope 'last' or 'all', found 'taps'"):
+        taps.in_parameters()
 
 
 def test_tiny_gradients_are_told_from_none() -> None:
