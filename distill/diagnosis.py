@@ -15,8 +15,9 @@ class Diagnosis:
     weight that the aggregator gives it. It changes nothing in the training. With scope ``last`` a look costs a backward
     pass through the last stage for the task and for each path, and memory for as many gradients of its parameters;
     paths that act before that stage have no gradient there and a cosine of 0. With ``all`` these are whole backward
-    passes, and gradients of the whole student. With ``taps`` each path is looked at where it acts: two backward passes
-    a path, which end there, and memory for two gradients of that activation and their product in float64.
+    passes, and gradients of the whole student. With ``taps`` each path is looked at where it acts: a backward pass a
+    path, which ends there, one for the task, which ends at the earliest of these activations, and memory for its
+    gradients in all of them at once, in float64.
 
     Args:
         every: optimiser steps between two looks, at least 1.

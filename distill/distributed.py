@@ -27,6 +27,14 @@ def mean(values: Tensor) -> Tensor:
     return sum(values) / dist.get_world_size()
 
 
+def mean_(values: Tensor) -> Tensor:
+    """Replace ``values``, which take part in no backward pass, by their mean over all ranks, without a copy."""
+    if is_active():
+        dist.all_reduce(values)
+        values.div_(dist.get_world_size())
+    return values
+
+
 def sum(values: Tensor) -> Tensor:
     """Return the sum of ``values`` over all ranks, detached; one small all-reduce."""
     values = values.detach()

@@ -8,6 +8,21 @@ Scope = Literal["taps", "last", "all"]
 """Where gradients are looked at: ``taps``, each path where it acts, the deepest activation that it reads; ``last``, the
 parameters of the student's last stage; ``all``, all parameters of the student.
 
-``taps`` costs two backward passes a key, its own and the task's, which end at that activation, and memory for these two
-gradients and their product in float64: little where activations are deep. ``last`` and ``all`` cost one a key and one
-for the task, as deep as these parameters lie, and memory for as many gradients."""
+``taps`` costs a backward pass a key, which ends at that activation, and one for the task, which ends at the earliest of
+them, and memory for the task's gradients in all of them at once, in float64: little where activations are deep.
+``last`` and ``all`` cost one a key and one for the task, as deep as these parameters lie, and memory for as many
+gradients."""
+
+ParameterScope = Literal["last", "all"]
+"""A scope in which the gradients of all losses are taken in the same parameters."""
+
+
+def parameter_scope(scope: ParameterScope) -> ParameterScope:
+    """Return the option ``scope``.
+
+    Raises:
+        ValueError: it is none of parameters.
+    """
+    if scope not in ("last", "all"):
+        raise ValueError(f"scope must be 'last' or 'all', found {scope!r}")
+    return scope

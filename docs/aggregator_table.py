@@ -17,7 +17,6 @@ import tables
 
 from distill import aggregators
 from distill.aggregators import Aggregator, modifiers
-from distill.aggregators.modifiers import Modifier
 from distill.aggregators.needs import Needs
 from distill.schema import schema
 
@@ -26,11 +25,13 @@ COSTS = Path(__file__).parents[1] / "benchmarks" / "results" / "aggregators.json
 GENERATOR = "docs/aggregator_table.py"
 HEADER = ("aggregator", "what it does", "looks at", "cost", "below 0", "learns", "source")
 LOOKS = {
-    "taps": "2 keys backward passes (taps); 2 gradients of an activation and their product in memory",
+    "taps": "1 + keys backward passes (taps); the task's gradients in all these activations in memory, in float64",
     "last": "1 + keys backward passes (last); 1 + keys gradients in memory",
     "all": "1 + keys backward passes (all); 1 + keys gradients in memory",
 }
 """What a look at gradients costs, by scope."""
+HELD_OUT = "1 forward and 1 backward pass ({}) of held-out samples, without paths; a copy of the buffers"
+"""What a look at the gradient of held-out samples costs in a scope."""
 COLUMNS = ("step", "with the teacher", "memory")
 """Of each run of the benchmark."""
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -54,7 +55,8 @@ def modifier_table() -> str:
     for name in sorted(modifiers.__all__, key=str.lower):
         kind = getattr(modifiers, name)
         options = ", ".join(f"`{option}`" for option in schema(kind).options)
-        cost = _cost(kind(**EXAMPLES.get(name, {})))
+        made = kind(**EXAMPLES.get(name, {}))
+        cost = _cost(made.needs, every=made.every, dense=made.dense)
         rows.append((f"`{name}`", tables.first_sentence(kind), cost, options, tables.source(kind)))
     return tables.markdown([header, *rows])
 
@@ -66,7 +68,7 @@ def _row(name: str) -> tuple[str, ...]:
         f"`{name}`",
         tables.first_sentence(kind),
         _looks_at(made) if made is not None else "a file",
-        _cost(made) if made is not None else "",
+        _cost(made.needs, every=made.every) if made is not None else "",
         "taken" if made is None or made.accepts_negative else "refused",
         _learns(made) if made is not None else "",
         tables.source(kind),
@@ -95,13 +97,15 @@ def _looks_at(made: Aggregator) -> str:
     return ", ".join(seen)
 
 
-def _cost(made: Aggregator | Modifier) -> str:
+def _cost(needs: Needs, *, every: int, dense: int = 0) -> str:
     """Return what is needed beyond a step's own forward and backward pass, and how often."""
-    needs: Needs = made.needs
     costs = [LOOKS[scope] for scope in sorted(needs.gradients)]
     costs += ["1 forward pass; a copy of the buffers"] if needs.second_look else []
-    every = getattr(made, "every", 1)
-    return "; ".join([*costs, *([f"every {every} steps"] if costs and every > 1 else [])])
+    costs += [HELD_OUT.format(scope) for scope in sorted(needs.held_out_gradients)]
+    if not costs or every == 1:
+        return "; ".join(costs)
+    first = f" and in each of the first {dense}" if dense else ""
+    return "; ".join([*costs, f"every {every} steps{first}"])
 
 
 def _learns(made: Aggregator) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distill.build import build
-from distill.data import Data
+from distill.data import Data, Subset
 from distill.data.base import Dataset
 from distill.data.held_out import hold_out
 from distill.host import LocalHost
@@ -37,11 +37,13 @@ def make_plan(experiment: Experiment) -> Plan:
     design = Design(experiment)
     torch.set_num_threads(int(experiment.run.cpus_per_worker))  # what is measured is a run's speed
     runs = expected_runs(design)
+    samples, num_leaked = _read_sample(experiment, runs)
     effects, undecidable = _effects(design)
     return Plan(
         design=design,
         branches=tuple(branches),
-        samples=_read_sample(experiment, runs),
+        samples=samples,
+        num_leaked=num_leaked,
         store=plan_store(
             runs,
             mode=experiment.store,
@@ -66,8 +68,13 @@ def _effects(design: Design) -> tuple[dict[str, float], dict[str, str]]:
     return {name: value for name, value in effects.items() if math.isfinite(value)}, undecidable_paths(planned)
 
 
-def _read_sample(experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str, int | None]:
-    """List the data, read two images, and return how many each split has, and how many are held out of the training."""
+def _read_sample(experiment: Experiment, runs: Sequence[PlannedRun]) -> tuple[dict[str, int | None], int]:
+    """List the data, read two images, and count.
+
+    Returns:
+        How many images each split has, and how many are held out of the training; and on how many of these a teacher
+        trains that is trained here.
+    """
     dataset: Dataset = build(experiment.data, DATASET, modules=experiment.modules)
     try:
         data = dataset.survey()
@@ -76,7 +83,7 @@ def _read_sample(experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str
         if channels != {data.image_shape[0]}:
             raise ValueError(f"images have {sorted(channels)} channels, expected {data.image_shape[0]}")
         held_out = _held_out(dataset, data, experiment, runs)
-        left = len(data.train) - max(held_out.values(), default=0)
+        left = len(data.train) - max(map(len, held_out.values()), default=0)
         if left < experiment.train.batch_size:
             found = f"{left:,} training images are less than one batch of {experiment.train.batch_size:,}"
             raise ValueError(f"{found}: lower train.batch_size")
@@ -84,21 +91,28 @@ def _read_sample(experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str
         raise experiment.document.error([Problem("data", str(error))]) from error
     validation = None if data.validation is None else len(data.validation)
     teacher = {} if experiment.teacher is None else {"for the teacher": len(data.teacher_train)}
-    return {"for training": len(data.train), **held_out, **teacher, "validation": validation, "test": len(data.test)}
+    counts = {name: len(images) for name, images in held_out.items()}
+    samples = {"for training": len(data.train), **counts, **teacher, "validation": validation, "test": len(data.test)}
+    if experiment.teacher is None or experiment.teacher.train is None:
+        return samples, 0
+    return samples, max((_num_shared(images, data.teacher_train) for images in held_out.values()), default=0)
 
 
-def _held_out(dataset: Dataset, data: Data, experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str, int]:
-    """Return how many of the training images aggregators hold out, by what to call them."""
-    counts = {}
+def _num_shared(one: Subset, other: Subset) -> int:
+    return len(np.intersect1d(one.indices, other.indices))
+
+
+def _held_out(dataset: Dataset, data: Data, experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str, Subset]:
+    """Return which of the training images aggregators hold out, by what to call them."""
+    parts: dict[str, Subset] = {}
     for run in runs:
         share = held_out_share(run.config)
         name = f"of these held out by {run.config['aggregator']['use'].rpartition('.')[2]} ({share:g})"
-        if not share or name in counts:
+        if not share or name in parts:
             continue
         workers = int(experiment.run.workers)
         try:
-            _, held_out = hold_out(data.train, share, seed=dataset.split.seed, at_least=workers)
+            _, parts[name] = hold_out(data.train, share, seed=dataset.split.seed, num_workers=workers)
         except ValueError as error:
             raise experiment.document.error([Problem("aggregator", str(error))]) from error
-        counts[name] = len(held_out)
-    return counts
+    return parts

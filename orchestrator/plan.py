@@ -58,6 +58,7 @@ class Plan:
         design: the runs.
         branches: the pairs of models.
         samples: number of images for each split; ``None``: there is no such split.
+        num_leaked: how many of the images that aggregators hold out the teacher trains on.
         store: which targets are stored.
         undecidable: paths whose effect the design cannot tell, with the reason.
         decidable: the smallest effect of each path that the design can tell, in units of the noise of one run.
@@ -67,6 +68,7 @@ class Plan:
     design: Design
     branches: tuple[Branch, ...]
     samples: dict[str, int | None]
+    num_leaked: int
     store: StorePlan
     undecidable: dict[str, str]
     decidable: dict[str, float]
@@ -81,6 +83,7 @@ class Plan:
             "runs": count_runs(self.design),
             "branches": [branch.plain() for branch in self.branches],
             "samples": self.samples,
+            "leaked": self.num_leaked,
             "resources": _resources(experiment.run),
             "store": self.store.plain(),
             "left_out": self.design.notes,
@@ -99,6 +102,11 @@ class Plan:
         lines.append(f"Images: {', '.join(parts)}" if parts else "Images: not counted")
         if self.samples.get("validation", 0) is None:
             lines.append("  protocol 'paper': no validation split; results are ranked on the test split and marked so")
+        if self.num_leaked:
+            lines.append(
+                f"  the teacher trains on {self.num_leaked:,} of those held out: weights learned there credit "
+                "distillation with what it memorised; split.teacher: rest keeps them from it"
+            )
         if experiment.teacher is not None:
             training = experiment.teacher.train
             lines.append(f"The teacher: {'as it is loaded' if training is None else _once(training['epochs'])}")

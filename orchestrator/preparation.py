@@ -131,7 +131,7 @@ def _training_images(
     share = held_out_share(config)
     if not share:
         return training, None
-    return hold_out(training, share, seed=assembly.dataset.split.seed, at_least=host.world_size)
+    return hold_out(training, share, seed=assembly.dataset.split.seed, num_workers=host.world_size)
 
 
 def _loaders(

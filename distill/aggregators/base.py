@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
-from distill.aggregators.gradients import Gradients
+from distill.aggregators.gradients import Gradients, SharedGradients
 from distill.aggregators.modifiers.base import Modifier
 from distill.aggregators.needs import Needs
-from distill.gradient_scope import Scope
+from distill.gradient_scope import ParameterScope, Scope
 
 Granularity = Literal["path", "layer"] | Mapping[str, Sequence[str]]
 """What has a weight of its own: each ``path``, each ``layer`` of each path, or groups of paths by name."""
@@ -44,6 +44,17 @@ class Losses:
     keys: tuple[str, ...]
     progress: Tensor | float
     gradients: Mapping[Scope, Gradients] = field(default_factory=dict)
+
+    def shared(self, scope: ParameterScope) -> SharedGradients:
+        """Return the gradients in parameters of the student.
+
+        Raises:
+            ValueError: they were not asked for.
+        """
+        if scope not in self.gradients:
+            found = ", ".join(self.gradients) or "none"
+            raise ValueError(f"gradients in scope {scope!r} must be declared in needs; those that were: {found}")
+        return self.gradients[scope].in_parameters()
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,8 @@ class Aggregator(nn.Module, ABC):
     """Whether the aggregator stays bounded when a loss can go below zero."""
     weighs: ClassVar[bool] = True
     """Whether its update is that of a weighted sum, so that modifiers can change the weights."""
+    every: int = 1
+    """Steps from one look at gradients to the next; an option may decide it."""
     weighs_task: bool = False
     """Whether the task's loss gets a weight too, instead of 1; an option may decide it."""
     separate: ClassVar[bool] = True

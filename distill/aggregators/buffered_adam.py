@@ -10,7 +10,8 @@ class BufferedAdam(nn.Module):
     """Descends given gradients with Adam; moments are buffers, so they are saved with the module that owns this.
 
     A ``torch.optim.Adam`` of one's own is in no checkpoint, and a training that is restored would silently go on
-    otherwise. Apart from that they do the same; see there for the arguments.
+    otherwise. Apart from that they do the same; see there for the arguments. A value may sit out a step, and then
+    remembers none: it counts steps of its own, by which moments that began at 0 are made up for.
 
     Source: Kingma and Ba 2015 (arXiv:1412.6980); weight decay is added to the gradient.
 
@@ -24,7 +25,7 @@ class BufferedAdam(nn.Module):
 
     _mean: Tensor  # [value]
     _square: Tensor  # [value]
-    _steps: Tensor  # scalar
+    _steps: Tensor  # [value]
 
     def __init__(
         self,
@@ -41,15 +42,24 @@ class BufferedAdam(nn.Module):
         self.betas = betas
         self.register_buffer("_mean", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("_square", torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("_steps", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("_steps", torch.zeros(shape, dtype=torch.float64))
 
     @torch.no_grad()
-    def forward(self, values: Tensor, gradient: Tensor) -> None:
-        """Change ``values`` in place by one step."""
+    def forward(self, values: Tensor, gradient: Tensor, counts: Tensor | None = None) -> None:
+        """Change ``values`` in place by one step.
+
+        Args:
+            values: ``[value]``.
+            gradient: ``[value]``; where it doesn't count it may be anything.
+            counts: ``[value]``, which of them take the step, or a scalar for all alike; ``None``: all. The others stay,
+                and so do their moments.
+        """
         gradient = gradient + self.weight_decay * values
-        self._steps.add_(1)
-        self._mean.lerp_(gradient, 1 - self.betas[0])
-        self._square.lerp_(gradient.square(), 1 - self.betas[1])
-        mean = self._mean / (1 - self.betas[0] ** self._steps)
-        square = self._square / (1 - self.betas[1] ** self._steps)
-        values.sub_(self.learning_rate * mean / (square.sqrt() + self.epsilon))
+        steps = self._steps + 1
+        mean = self._mean.lerp(gradient, 1 - self.betas[0])
+        square = self._square.lerp(gradient.square(), 1 - self.betas[1])
+        size = (square / (1 - self.betas[1] ** steps)).sqrt() + self.epsilon
+        moved = values - self.learning_rate * (mean / (1 - self.betas[0] ** steps)) / size
+        # No index: that would make a GPU wait.
+        for old, new in ((self._steps, steps), (self._mean, mean), (self._square, square), (values, moved)):
+            old.copy_(new if counts is None else torch.where(counts, new, old))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from distill import distributed
 from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
 from distill.aggregators.buffered_adam import BufferedAdam
 from distill.aggregators.first_losses import FirstLosses
-from distill.aggregators.gradients import SharedGradients
 from distill.aggregators.initial_loss import EPSILON, EPSILON_OF_TASK
 from distill.aggregators.needs import Needs
-from distill.gradient_scope import Scope
+from distill.aggregators.period import Period
+from distill.gradient_scope import ParameterScope, Scope, parameter_scope
 from distill.options import finite, whole
 
 BETAS = (0.5, 0.999)
@@ -48,12 +48,23 @@ class DistPro(Aggregator):
     the student trains on fewer images. So the weights are best learned in one run, and replayed over all images in
     others by :class:`~distill.aggregators.replay.Replay`, from this run's trajectory.
 
-    What is exact: for SGD in ``scope: all``, with momentum and weight decay too, the slope is that of the step just
-    made, up to a factor, and a constant factor means nothing to Adam. What is not: a factor that changes from step to
-    step (learning rate, clipping) is left out; an optimiser with a scale for each parameter, as Adam, is taken for SGD;
-    what a step does beyond the next one is not seen. Under modifiers the slope is that of the weights before them. With
-    ``scope: last`` the slope is that of the last stage's part of the step alone, and a path that acts before it seems
-    to do no more than no distillation would: hence ``all``, and ``every`` to pay for it.
+    What is exact: for SGD in ``scope: all``, with momentum and weight decay too, but not clipped, the slope is that of
+    the step just made, up to a factor, and a constant factor means nothing to Adam. What is not: the learning rate, a
+    factor that changes from step to step, is left out; an optimiser with a scale for each parameter, as Adam, is taken
+    for SGD; what a step does beyond the next one is not seen. Where ``clip_norm`` clips a step its length is fixed, and
+    a weight can only turn it: the true slope loses what lies along the total gradient, ours does not, so that paths
+    parallel to the total gradient are overrated. Under modifiers the slope is that of the weights before them. With
+    ``scope: last`` the slope is that of the last stage's part of the step alone, and a path that acts before it has
+    none: hence ``all``, and ``every`` to pay for it.
+
+    A path whose gradient is zero throughout, as one that waits for its schedule, is no evidence, although its slope is
+    one: its share does nothing yet. Its logit and Adam's moments stay, so that it keeps its odds against no
+    distillation, and the others are compared among themselves, by the slope under which its share stays: the mean
+    that they are held against, ``sum of p_j <gradient of H, g_j>``, is taken over their shares and the last one, scaled
+    to add up to 1. Compared with it, all would seem to do good, and it would starve before it has begun.
+
+    Held-out images tell only what the student has not seen. With ``split.teacher: same`` the *teacher* has trained on
+    them, and the slope credits distillation with what it memorised of their labels: use ``teacher: rest``.
 
     Each share is bounded, so that ``weight_i * F_i`` lies between 0 and ``alpha_distill * n`` whatever the losses do.
     Slopes that are not finite change nothing. A look costs a backward pass as deep as the scope for the task and for
@@ -87,7 +98,7 @@ class DistPro(Aggregator):
         self,
         alpha_distill: float = 1.0,
         held_out: float = 0.2,
-        scope: Literal["last", "all"] = "all",
+        scope: ParameterScope = "all",
         every: int = 10,
         learning_rate: float = 0.1,
         relative: bool = True,
@@ -95,16 +106,14 @@ class DistPro(Aggregator):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        if scope not in ("last", "all"):
-            raise ValueError(f"scope must be 'last' or 'all', found {scope!r}")
         self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
         self.held_out = finite("held_out", held_out, above=0, below=1)
-        self.scope: Literal["last", "all"] = scope
+        self.scope = parameter_scope(scope)
         self.every = whole("every", every, at_least=1)
         self.learning_rate = finite("learning_rate", learning_rate, above=0)
         self.relative = relative
         self.over = whole("over", over, at_least=1)
-        self._steps = 0
+        self.period = Period(self.every)
         self._pulls: Tensor | None = None  # [key, parameter]: what a share of 1 would add to this step's gradient
 
     @property
@@ -115,7 +124,7 @@ class DistPro(Aggregator):
     @property
     def wants_held_out(self) -> bool:
         """Whether the weights move behind this step; a student alone has none."""
-        return bool(self.keys) and self._steps % self.every == 0
+        return bool(self.keys) and self.period.is_due
 
     def allocate(self, num_keys: int) -> None:
         self.register_buffer("_logits", torch.zeros(num_keys, dtype=torch.float64))
@@ -130,9 +139,7 @@ class DistPro(Aggregator):
     def forward(self, losses: Losses) -> Aggregate:
         factors = self._factors(losses)
         if self.training and self.wants_held_out:
-            gradients = losses.gradients[self.scope]
-            assert isinstance(gradients, SharedGradients)
-            pulls = factors[:, None] * gradients.rows()[1:]
+            pulls = factors[:, None] * losses.shared(self.scope).rows()[1:]
             self._pulls = pulls if self._pulls is None else self._pulls + pulls
         return weighted_sum(losses, factors * self._shares().to(factors))
 
@@ -145,31 +152,20 @@ class DistPro(Aggregator):
                 "DistPro learns from held-out samples: where wants_held_out, give after_step "
                 "held_out=distiller.held_out_gradients(batch) of a batch that no step trains on"
             )
-        self._steps += 1
+        self.period.advance()
         self._pulls = None
         if is_due and held_out is not None and pulls is not None:
             self._learn(pulls, held_out[self.scope])
-
-    def get_extra_state(self) -> Tensor:
-        """Return how many steps there were, for checkpoints."""
-        return torch.tensor(self._steps)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Put back what :meth:`get_extra_state` returned."""
-        self._steps = int(state)
 
     def _learn(self, pulls: Tensor, held_out: Tensor) -> None:
         """Make a step against the slope of the held-out loss, as it is in units of the student's learning rate."""
         shares = self._shares()
         falls = torch.stack([(pull.double() * held_out.double()).sum() for pull in pulls])  # [key]
-        slopes = -shares * (falls - (shares * falls).sum())  # the slot's own fall is 0
-        known = slopes.isfinite().all()
-        before = [each.clone() for each in (self._logits, *self.adam.buffers())]
-        self.adam(self._logits, slopes)
+        pulling = pulls.any(dim=1)
+        mean = (shares * falls).sum() / (1 - (shares * ~pulling).sum())  # the slot's own fall is 0
+        slopes = -shares * (falls - mean)
+        self.adam(self._logits, slopes, counts=pulling & slopes.isfinite().all())
         self._logits.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
-        # Without a look at the number, which would make a GPU wait.
-        for each, old in zip((self._logits, *self.adam.buffers()), before, strict=True):
-            each.copy_(torch.where(known, each, old))
 
     def _factors(self, losses: Losses) -> Tensor:
         """Return ``[key]``, what the shares are multiplied by."""

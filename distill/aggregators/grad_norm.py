@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from torch import Tensor
 from distill import distributed
 from distill.aggregators.base import Aggregate, Aggregator, Common, Losses
 from distill.aggregators.buffered_adam import BufferedAdam
-from distill.aggregators.gradients import SharedGradients
 from distill.aggregators.needs import Needs
+from distill.aggregators.period import Period
 from distill.aggregators.with_task import sum_of_weighed, weighed
+from distill.gradient_scope import ParameterScope, parameter_scope
 from distill.options import finite, whole
 
 SMALLEST_SHARE = 1e-3
@@ -36,10 +37,10 @@ class GradNorm(Aggregator):
     count with the next batch. All gradients of a look are means over the ranks, those of the whole batch.
 
     A loss without a gradient in these parameters is left out of the means, and its weight moves with the sum alone; one
-    that was never above 0 has no rate, and counts as average. A path whose schedule ramps it up from almost 0 seems to
-    lag behind ever after: give such paths a step instead, or ``alpha: 0``. Weights lie between about ``0.001`` and
-    ``alpha_distill * n`` whatever the losses do. A look costs a backward pass a loss and one for the task, as deep as
-    the scope, and memory for as many gradients.
+    that was never above 0 has no rate, and counts as average. A look at what is not finite changes nothing. A path
+    whose schedule ramps it up from almost 0 seems to lag behind ever after: give such paths a step instead, or
+    ``alpha: 0``. Weights lie between about ``0.001`` and ``alpha_distill * n`` whatever the losses do. A look costs a
+    backward pass a loss and one for the task, as deep as the scope, and memory for as many gradients.
 
     Source: Chen et al. 2018 (arXiv:1711.02257), algorithm 1. Departures: the task keeps weight 1
     unless ``include_task``; Adam of its own, as a step in proportion to ``g_i`` diverges where losses are large; looks
@@ -68,22 +69,20 @@ class GradNorm(Aggregator):
         self,
         alpha_distill: float = 1.0,
         alpha: float = 1.5,
-        scope: Literal["last", "all"] = "last",
+        scope: ParameterScope = "last",
         every: int = 10,
         learning_rate: float = 0.025,
         include_task: bool = False,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        if scope not in ("last", "all"):
-            raise ValueError(f"scope must be 'last' or 'all', found {scope!r}")
         self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
         self.alpha = finite("alpha", alpha, at_least=0)
-        self.scope: Literal["last", "all"] = scope
+        self.scope = parameter_scope(scope)
         self.every = whole("every", every, at_least=1)
         self.learning_rate = finite("learning_rate", learning_rate, above=0)
         self.weighs_task = include_task
-        self._steps = 0
+        self.period = Period(self.every)
         self._looks = False
 
     @property
@@ -98,27 +97,18 @@ class GradNorm(Aggregator):
 
     def advance(self, progress: float) -> None:
         super().advance(progress)
-        self._looks = self._steps % self.every == 0
-        self._steps += 1
+        self._looks = self.period.is_due
+        self.period.advance()
 
     def forward(self, losses: Losses) -> Aggregate:
         aggregate = sum_of_weighed(losses, self._weights.clone(), alpha_distill=self.alpha_distill)
         if self.training and len(self._weights):
             mean = distributed.mean(weighed(losses, include_task=self.weighs_task)).to(self._first)
-            self._first.copy_(torch.where(self._first > 0, self._first, mean))
+            known = (self._first > 0) | ~mean.isfinite()
+            self._first.copy_(torch.where(known, self._first, mean))
             if self._looks:
-                gradients = losses.gradients[self.scope]
-                assert isinstance(gradients, SharedGradients)
-                self._look(gradients.lengths()[0 if self.weighs_task else 1 :], mean)
+                self._look(losses.shared(self.scope).lengths()[0 if self.weighs_task else 1 :], mean)
         return aggregate
-
-    def get_extra_state(self) -> Tensor:
-        """Return how many steps there were, for checkpoints."""
-        return torch.tensor(self._steps)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Put back what :meth:`get_extra_state` returned."""
-        self._steps = int(state)
 
     @torch.no_grad()
     def _look(self, lengths: Tensor, mean: Tensor) -> None:
@@ -127,7 +117,7 @@ class GradNorm(Aggregator):
         pulling = lengths > 0
         target = _mean_of(pulls, pulling) * self._rates(mean) ** self.alpha
         gradient = lengths * (pulls - target).sign()
-        self.adam(self._weights, gradient)
+        self.adam(self._weights, gradient, counts=(gradient.isfinite() & mean.isfinite()).all())
         weights = self._weights.clamp_min(SMALLEST_SHARE)
         self._weights.copy_(weights * (len(weights) / weights.sum()))
 

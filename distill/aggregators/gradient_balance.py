@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from distill import distributed
 from distill.aggregators.base import Aggregate, Common, Losses
 from distill.aggregators.gradient_method import GradientMethod
 from distill.aggregators.multi_objective import WEIGHTINGS, exact_gram
+from distill.gradient_scope import ParameterScope
 from distill.options import finite, whole
 
 
@@ -71,7 +72,7 @@ class GradientBalance(GradientMethod):
         self,
         method: str,
         options: Mapping[str, Any] | None = None,
-        scope: Literal["last", "all"] = "last",
+        scope: ParameterScope = "last",
         every: int = 1,
         normalize_rows: bool = False,
         max_weight: float = 1e6,

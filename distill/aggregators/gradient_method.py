@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack, cast
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from distill.aggregators.base import Aggregator, Common, Losses
 from distill.aggregators.gradients import SharedGradients
 from distill.aggregators.multi_objective import MultiObjectiveMethod
 from distill.aggregators.needs import Needs
+from distill.gradient_scope import ParameterScope, parameter_scope
 from distill.options import whole
 
 LARGEST_FACTOR = 1e6
@@ -35,15 +36,13 @@ class GradientMethod(Aggregator, ABC):
         self,
         method: str,
         options: Mapping[str, Any] | None = None,
-        scope: Literal["last", "all"] = "last",
+        scope: ParameterScope = "last",
         normalize_rows: bool = False,
         seed: int = 0,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
-        if scope not in ("last", "all"):
-            raise ValueError(f"scope must be 'last' or 'all', found {scope!r}")
-        self.scope = scope
+        self.scope = parameter_scope(scope)
         self.normalize_rows = bool(normalize_rows)
         self._method = MultiObjectiveMethod(self.methods, method, options, seed=whole("seed", seed, at_least=0))
         self._step = -1
@@ -70,7 +69,7 @@ class GradientMethod(Aggregator, ABC):
         self._method.restore(state["method"])
 
     def _gradients(self, losses: Losses) -> SharedGradients:
-        return cast(SharedGradients, losses.gradients[self.scope])
+        return losses.shared(self.scope)
 
     def _factors(self, gram: Tensor) -> Tensor:
         """Return by how much to multiply each row ``[1 + key]`` before the method sees it."""

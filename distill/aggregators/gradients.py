@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -22,12 +23,20 @@ class Gradients(ABC):
         squares of a small loss's gradient are too small for float32.
         """
 
+    @abstractmethod
+    def in_parameters(self) -> SharedGradients:
+        """Return these gradients where all of them are taken in the same parameters.
+
+        Raises:
+            ValueError: each is taken in an activation of its own.
+        """
+
 
 class SharedGradients(Gradients):
     """Gradients in parameters of the student.
 
     Rows are means over the ranks: those of the whole batch, exactly. Each costs a backward pass as deep as the
-    parameters lie, ``1 + keys`` in all, and as much memory as they take.
+    parameters lie, ``1 + keys`` in all, and as much memory as they take; one more while they are filled.
 
     Args:
         task: the supervised loss, scalar.
@@ -41,12 +50,19 @@ class SharedGradients(Gradients):
         self._parameters = tuple(parameters)
         self._rows: Tensor | None = None
 
+    def in_parameters(self) -> SharedGradients:
+        return self
+
     def rows(self) -> Tensor:
         """Return ``[1 + key, parameter]``, the task's first; zero where a loss doesn't reach a parameter. Detached."""
         if self._rows is None:
             losses = [self._task, *self._paths.unbind()]
-            rows = [torch.cat([each.flatten() for each in _gradients(loss, self._parameters)]) for loss in losses]
-            self._rows = distributed.mean(torch.stack(rows))
+            sizes = [parameter.numel() for parameter in self._parameters]
+            rows = self._parameters[0].new_empty(len(losses), sum(sizes), dtype=_common_type(self._parameters))
+            for loss, row in zip(losses, rows, strict=True):
+                for part, gradient in zip(row.split(sizes), _gradients(loss, self._parameters), strict=True):
+                    part.copy_(gradient.flatten())
+            self._rows = distributed.mean_(rows)
         return self._rows
 
     def lengths(self) -> Tensor:
@@ -83,9 +99,10 @@ class SharedGradients(Gradients):
 class TapGradients(Gradients):
     """Gradients in the activation where each path acts: what it wants of every sample there, and what the task wants.
 
-    Activations lie close to the losses, so this costs little; but each rank has samples of its own, so that products
-    are sums over the rank's samples, averaged over the ranks: they tell directions in the activations' space, not those
-    of an update.
+    Activations lie close to the losses, so this costs little: a backward pass a key and one for the task, whose
+    gradients in all these activations are held at once. But each rank has samples of its own, so that products are sums
+    over the rank's samples, averaged over the ranks: they tell directions in the activations' space, not those of an
+    update.
 
     Args:
         task: the supervised loss, scalar.
@@ -110,6 +127,9 @@ class TapGradients(Gradients):
             self._products = distributed.mean(torch.stack(products)) if products else empty
         return self._products
 
+    def in_parameters(self) -> SharedGradients:
+        raise ValueError("gradients in parameters must be asked for in scope 'last' or 'all', found 'taps'")
+
     def _task_gradients(self) -> dict[int, tuple[Tensor, Tensor]]:
         """Return the task's gradient and its squared length in each place, of one backward pass for all of them."""
         places = list({id(place): place for place in self._places}.values())
@@ -132,6 +152,11 @@ def _gradients(loss: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
     with torch.autocast(loss.device.type, enabled=False):  # which would round a backward pass of float32, too
         values = iter(torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True))
     return [_or_zero(next(values) if place.requires_grad else None, place) for place in places]
+
+
+def _common_type(tensors: Sequence[Tensor]) -> torch.dtype:
+    """Return the type that holds the numbers of all tensors."""
+    return functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
 
 
 def _or_zero(gradient: Tensor | None, place: Tensor) -> Tensor:

@@ -137,7 +137,15 @@ class Loader:
 
         Args:
             number: from 0; the batches of an epoch are followed by those of the next.
+
+        Raises:
+            ValueError: this rank has no batch in any epoch.
         """
+        if not len(self):
+            raise ValueError(
+                f"there must be an image for each of the {self.world_size} workers that asks for a batch, found "
+                f"{len(self.subset):,}: rank {self.rank} gets none"
+            )
         epoch, place = divmod(number, len(self))
         return self.batch_at(self._share(self._order(epoch), place), epoch)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from distill.counter_random import derive_seed, sort_keys
 from distill.data.partition import Partition
@@ -113,7 +114,9 @@ class Split:
         return draw(count, pool, labels[pool], seed=derive_seed(self.seed, "split"))
 
 
-def draw(count: int, pool: Indices, labels: Indices, *, seed: int) -> tuple[Indices, Indices]:
+def draw(
+    count: int, pool: Indices, labels: Indices, *, seed: int, seed_of_ties: int | None = None
+) -> tuple[Indices, Indices]:
     """Return ``count`` positions of the pool, each class in its share, and the others; both ascending.
 
     Args:
@@ -121,14 +124,18 @@ def draw(count: int, pool: Indices, labels: Indices, *, seed: int) -> tuple[Indi
         pool: positions in a source, ascending.
         labels: of these positions.
         seed: names the stream that chooses; see :func:`~distill.counter_random.derive_seed`.
+        seed_of_ties: names the stream that orders classes that rounding treats alike; ``None``: by label, so that the
+            lowest of them get what rounding leaves, whatever the seed. Validation and test are drawn so for good: with
+            another order, splits that results were published on would change.
     """
     keys = sort_keys(seed, 0, pool)
     order = np.lexsort((keys, labels))  # class by class, shuffled within
-    _, sizes = np.unique(labels, return_counts=True)
+    classes, sizes = np.unique(labels, return_counts=True)
+    places: npt.NDArray[Any] = classes if seed_of_ties is None else sort_keys(seed_of_ties, 0, classes)
     first_of_class = np.cumsum(sizes) - sizes
     place_in_class = np.arange(len(pool)) - np.repeat(first_of_class, sizes)
     is_chosen = np.zeros(len(pool), dtype=bool)
-    is_chosen[order] = place_in_class < np.repeat(_quotas(count, sizes), sizes)
+    is_chosen[order] = place_in_class < np.repeat(_quotas(count, sizes, places), sizes)
     return pool[is_chosen], pool[~is_chosen]
 
 
@@ -157,12 +164,17 @@ def _remainder(name: str, amount: float | int, total: int) -> int:
     return total - count
 
 
-def _quotas(count: int, sizes: Indices) -> Indices:
-    """Share ``count`` out in proportion to the class sizes; the largest remainders get what rounding leaves."""
+def _quotas(count: int, sizes: Indices, places: npt.NDArray[Any]) -> Indices:
+    """Share ``count`` out in proportion to the class sizes; the largest remainders get what rounding leaves.
+
+    Args:
+        count: what to share out.
+        sizes: ``[class]``.
+        places: ``[class]``, of equal remainders the one with the lower number comes first; all differ.
+    """
     exact = count * sizes
     quotas: Indices = exact // sizes.sum()
     remainders = exact % sizes.sum()
     missing = count - int(quotas.sum())
-    # Stable, so that equal remainders go to the lower class on every machine.
-    quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
+    quotas[np.lexsort((places, -remainders))[:missing]] += 1
     return quotas

@@ -13,11 +13,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
 
-from benchmarks import aggregators
+from benchmarks import aggregators, paths
 from benchmarks.aggregator_variants import Variant, make_variants
 from benchmarks.workbench import PAIRS, Pair, Workbench
 from distill import aggregators as registry
 from distill.aggregators import DWA, FAMO, Equal, GradNorm, LogSum, modifiers
+from distill.aggregators.gradients import SharedGradients
 from distill.aggregators.modifiers import CosineGate
 from distill.aggregators.multi_objective import DIRECTIONS, WEIGHTINGS
 from distill.distiller import Distiller
@@ -179,3 +180,13 @@ def test_aggregators_prints_and_saves_runs(tmp_path, capsys, monkeypatch):
     assert file.read_text() == before
     with pytest.raises(SystemExit, match="no name starts with Nothing"):
         aggregators.main(["--only", "Nothing"])
+
+
+def test_gradients_of_all_losses_take_no_memory_but_their_own():
+    parameters = [torch.ones(2**16, requires_grad=True), torch.ones(2**8, 2**8, requires_grad=True)]
+    losses = [number * sum(each.sum() for each in parameters) for number in range(8)]
+    gradients = SharedGradients(losses[0], torch.stack(losses[1:]), parameters)
+    found = paths.peak_bytes(gradients.rows, torch.device("cpu"))
+    # Eight gradients, and while one is computed at most two: one in a parameter made of an expanded number is copied.
+    assert found <= 10.5 * sum(each.nbytes for each in parameters)
+    assert found >= gradients.rows().nbytes

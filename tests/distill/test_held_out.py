@@ -129,8 +129,8 @@ def test_without_the_steps_in_its_state_resuming_differs(make_loader, tmp_path):
     make(aggregator=DistPro(every=2), host=Stopping(1), checkpoints=Checkpoints(tmp_path)).run()
     resumed = make(aggregator=DistPro(every=2), checkpoints=Checkpoints(tmp_path))
     resumed.resume()
-    assert resumed.distiller.aggregator.get_extra_state() == 3
-    resumed.distiller.aggregator.set_extra_state(torch.tensor(0))
+    assert resumed.distiller.aggregator.period.get_extra_state() == 3
+    resumed.distiller.aggregator.period.set_extra_state(torch.tensor(0))
     resumed.run()
     logits = [dict(each.distiller.aggregator.named_buffers())["_logits"] for each in (whole, resumed)]
     assert not torch.equal(*logits)

@@ -46,7 +46,7 @@ def train(rank: int, world_size: int, every: int = 2) -> dict[str, Any]:
     images = torch.randint(0, 256, (96, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     source = MemorySource(images, torch.arange(96).numpy() % 4, tuple("abcd"))
     host = Rank(rank, world_size)
-    training, held_out = hold_out(Subset(source, torch.arange(72).numpy()), 0.17, seed=0, at_least=world_size)
+    training, held_out = hold_out(Subset(source, torch.arange(72).numpy()), 0.17, seed=0, num_workers=world_size)
 
     def loader(subset: Subset, **options: Any) -> Loader:
         made = Loader(

@@ -103,8 +103,20 @@ def test_a_teacher_trains_on_all_of_its_images() -> None:
     ("share", "finding"), [(0.001, "that is 0 of 128 images"), (0.999, "that is 128 of 128 images")]
 )
 def test_too_few_images_on_either_side_are_refused(share: float, finding: str) -> None:
-    with pytest.raises(ValueError, match=f"held_out must take at least one image.*{finding}"):
+    with pytest.raises(ValueError, match=f"held_out must take at least 2 of the training images and .*{finding}"):
         prepared(f"aggregator={{use: DistPro, held_out: {share}}}")
+
+
+@pytest.mark.parametrize("share", [3 / 128, 125 / 128])
+def test_each_worker_gets_two_images_on_either_side(share: float, tmp_path: Path, capsys: Any) -> None:
+    settings = (f"aggregator={{use: DistPro, held_out: {share}}}", "train.batch_size=2")
+    said = r"at least 4 of the training images, 2 for each of 2 workers, "
+    assert min(map(len, images(prepared(*settings)))) == 3  # enough for one
+    with pytest.raises(ValueError, match=said):
+        prepared(*settings, host=Rank(0, 2))
+    storage = f"run.storage={tmp_path}"
+    assert cli.main(["check", str(FILE), storage, "search=null", *settings, "run.workers=2"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_plan_says_how_many(tmp_path: Path, capsys: Any) -> None:
@@ -115,9 +127,15 @@ def test_the_plan_says_how_many(tmp_path: Path, capsys: Any) -> None:
     assert "held out" not in capsys.readouterr().out
     grid = "search.aggregator={grid: [{use: Equal}, {use: DistPro, held_out: 0.5}]}"
     assert cli.main(["check", str(FILE), storage, grid]) == 0
-    assert "128 for training, 64 of these held out by DistPro (0.5)," in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "128 for training, 64 of these held out by DistPro (0.5)," in shown
+    assert "the teacher trains on" not in shown
+    assert cli.main(["check", str(FILE), storage, "search=null", LEARNS, "data.split.teacher=same"]) == 0
+    shown = capsys.readouterr().out
+    assert "  the teacher trains on 26 of those held out: " in shown
+    assert "split.teacher: rest keeps them from it" in shown
     for share, said in (
-        (0.001, "command line: aggregator: held_out must take at least one image of the training images"),
+        (0.001, "command line: aggregator: held_out must take at least 2 of the training images"),
         (0.9, "data: 13 training images are less than one batch of 32"),
     ):
         learns = f"aggregator={{use: DistPro, held_out: {share}}}"

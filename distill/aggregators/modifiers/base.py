@@ -27,6 +27,10 @@ class Modifier(nn.Module, ABC):
     compiles: ClassVar[bool] = True
     """Whether ``torch.compile`` can make it part of one graph; not where it takes gradients on the way."""
 
+    every: int = 1
+    """Steps from one look at gradients to the next; an option may decide it."""
+    dense: int = 0
+    """Steps at the start that are all looked at; an option may decide it."""
     keys: tuple[str, ...] = ()
 
     @property

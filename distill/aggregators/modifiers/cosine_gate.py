@@ -25,8 +25,9 @@ ROUNDING = 1e-6
 class CosineGate(Modifier):
     """Shuts out a path whose gradient has come to point against the task's.
 
-    Every ``every`` optimiser steps it looks at the cosine ``c_i`` of the path's gradient with the task's. With ``m_i``
-    their exponential mean and ``e_i`` its standard error, of as many looks as the mean amounts to::
+    In each of the first ``dense`` optimiser steps, and at every ``every``-th of all, it looks at the cosine ``c_i`` of
+    the path's gradient with the task's. With ``m_i`` their exponential mean and ``e_i`` its standard error, of as many
+    looks as the mean amounts to::
 
         hard:      gate = 0 where m_i + z e_i < 0, else 1     # start: closed: 1 where m_i - z e_i > 0, else 0
         smooth:    gate = min(1, 2 Phi(m_i / e_i))            # the chance of such a mean where there is no harm
@@ -44,17 +45,17 @@ class CosineGate(Modifier):
     to call it, or the gate never looks.
 
     Looks cost: with ``last`` and ``all`` a backward pass as deep as the scope for the task and for each path, and
-    memory for as many gradients; with ``taps`` two for each path, which end where it acts, and memory for two gradients
-    of an activation and their product in float64. That is little where paths act in the last stage, and more than a
-    step where ``layer`` granularity has keys that act in the first. All ranks decide alike; with ``taps`` from products
-    averaged over them.
+    memory for as many gradients; with ``taps`` one for each path, which ends where it acts, and one for the task, which
+    ends at the earliest of these activations, and memory for its gradients in all of them at once, in float64. That is
+    little where paths act in the last stage, and more than a step where ``layer`` granularity has keys that act in the
+    first. All ranks decide alike; with ``taps`` from products averaged over them.
 
     Source: Du et al. 2018, *Adapting auxiliary losses using gradient similarity* (arXiv:1812.02224): ``weighted`` and,
     with ``z = 0``, ``hard`` on a single batch (``smoothing: 0``). The mean, its error and ``smooth`` are ours.
 
     Args:
         scope: where gradients are compared; see :data:`~distill.gradient_scope.Scope`.
-        every: optimiser steps from one look to the next, at least 1.
+        every: optimiser steps from one look to the next behind the first ``dense`` ones, at least 1.
         smoothing: share of the old mean in the new one, from 0 to below 1.
         z: standard errors of certainty, at least 0.
         form: ``hard``, ``smooth`` or ``weighted``.

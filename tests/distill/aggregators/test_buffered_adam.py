@@ -17,3 +17,18 @@ def test_equals_torchs_own() -> None:
         optimizer.step()
         adam(ours, gradient)
         torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_a_value_that_sits_out_steps_goes_on_as_if_there_had_been_none() -> None:
+    sitting, plain = (torch.tensor([1.0, -2.0], dtype=torch.float64) for _ in range(2))
+    ours, theirs = BufferedAdam(2, 0.1), BufferedAdam(2, 0.1)
+    gradients = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for number, gradient in enumerate(gradients):
+        counts = torch.tensor([True, number in (1, 4)])
+        ours(sitting, gradient.where(counts, torch.nan), counts=counts)
+    for gradient in (gradients[1], gradients[4]):
+        theirs(plain, gradient)
+    assert sitting[1] == plain[1]
+    for name, value in ours.named_buffers():
+        assert value[1] == dict(theirs.named_buffers())[name][1], name
+    assert sitting[0] not in (1.0, plain[0])

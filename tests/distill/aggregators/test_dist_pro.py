@@ -61,6 +61,18 @@ def golden_slopes(make: Callable[..., Aggregator]) -> None:
     torch.testing.assert_close(logits_of(aggregator).tolist(), [-0.25, 0.25])
 
 
+def golden_waiting(make: Callable[..., Aggregator]) -> None:
+    # Shares of 1/4, falls 3 (1, 0.4, none).  Over the two that pull and the slot the mean is (3 + 1.2) / 3 = 1.4, which
+    # the second does not reach; over all four it would be 1.05.  The third stays, and then starts as any path does:
+    # Adam's first step is the learning rate.
+    aggregator = connected(make(every=1, relative=False, learning_rate=0.25), 3)
+    step(aggregator, [[1.0, 0.0], [0.4, 0.0], [0.0, 0.0]], [1.0, 0.0])
+    torch.testing.assert_close(logits_of(aggregator).tolist(), [0.25, -0.25, 0.0])
+    step(aggregator, [[1.0, 0.0], [0.4, 0.0], [0.0, 0.0]], [1.0, 0.0])
+    step(aggregator, [[1.0, 0.0], [0.4, 0.0], [9.0, 0.0]], [1.0, 0.0])
+    torch.testing.assert_close(logits_of(aggregator)[2].item(), 0.25)
+
+
 def golden_slot(make: Callable[..., Aggregator]) -> None:
     # One path of share 1/2 alone with the slot: that it helps is only seen against the slot's fall of 0.
     for sign in (1.0, -1.0):
@@ -121,6 +133,7 @@ GOLDENS = {
     "DistPro": (
         golden_shares,
         golden_slopes,
+        golden_waiting,
         golden_slot,
         golden_size_of_a_slope,
         golden_relative,
@@ -139,6 +152,17 @@ def test_accumulated_batches_are_one_step() -> None:
         aggregator(losses_with_rows(torch.tensor([TASK, row], dtype=torch.float64))[0])
     aggregator.after_step(None, {"all": torch.tensor([1.0, 0.0], dtype=torch.float64)})
     torch.testing.assert_close(logits_of(aggregator).item(), -0.1)
+
+
+def test_a_path_that_waits_for_its_time_is_not_starved() -> None:
+    aggregator = connected(DistPro(every=1, relative=False), 2)
+    for _ in range(70):
+        weights = step(aggregator, [[1.0, 0.0], [0.0, 0.0]], [1.0, 0.0])
+    assert logits_of(aggregator)[0] > 3
+    assert sum(weights) + weights[1] == pytest.approx(2)  # no more and no less than no distillation
+    for _ in range(40):
+        weights = step(aggregator, [[1.0, 0.0], [1.0, 0.0]], [1.0, 0.0])
+    assert weights[1] > 0.5
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
@@ -219,7 +243,15 @@ def test_a_student_alone_wants_nothing() -> None:
 
 def test_all_state_is_saved_and_none_of_it_trained() -> None:
     aggregator = connected(DistPro(), 2)
-    wanted = {"_logits", "_extra_state", "first._mean", "first._seen", "adam._mean", "adam._square", "adam._steps"}
+    wanted = {
+        "_logits",
+        "period._extra_state",
+        "first._mean",
+        "first._seen",
+        "adam._mean",
+        "adam._square",
+        "adam._steps",
+    }
     assert set(aggregator.state_dict()) == wanted
     assert not list(aggregator.parameters())
 
@@ -245,17 +277,20 @@ MUTANTS = {
     "DistPro": [
         ("slopes = -shares", "slopes = shares"),
         ("slopes = -shares", "slopes = -1"),
-        ("(falls - (shares * falls).sum())", "falls"),
-        ("(falls - (shares * falls).sum())", "(falls - falls.mean())"),
+        ("(falls - mean)", "falls"),
+        ("(falls - mean)", "(falls - falls.mean())"),
+        (" / (1 - (shares * ~pulling).sum())", ""),
+        ("counts=pulling & slopes", "counts=slopes"),
         ("dim=0)[:-1]", "dim=0)[1:]"),
         ("self._logits.new_zeros(1)", "self._logits.new_ones(1)"),
-        ("gradients.rows()[1:]", "gradients.rows()[:-1]"),
-        ("factors[:, None] * gradients", "gradients"),
+        (".rows()[1:]", ".rows()[:-1]"),
+        ("factors[:, None] * losses", "losses"),
         ("total = self.alpha_distill * len(losses.paths)", "total = self.alpha_distill"),
         ("total = self.alpha_distill * len(losses.paths)", "total = len(losses.paths)"),
         ("total / self.first(means)", "total * self.first(means)"),
         ("distributed.mean(torch.cat([losses.paths, losses.task.reshape(1)]))", "losses.paths.new_ones(3)"),
-        ("self._steps % self.every == 0", "True"),
+        ("self._steps % self.every == 0", "True", "distill.aggregators.period"),
+        ("self.period.is_due", "True"),
         ("(0.5, 0.999)", "(0.9, 0.999)"),
         ("(0.5, 0.999)", "(0.5, 0.99)"),
         ("LARGEST_LOGIT = 7.0", "LARGEST_LOGIT = 70.0"),

@@ -37,7 +37,8 @@ class Given(nn.Module):
 
     gradient: Tensor
 
-    def forward(self, values: Tensor, gradient: Tensor) -> None:
+    def forward(self, values: Tensor, gradient: Tensor, counts: Tensor) -> None:
+        assert counts.all()
         self.gradient = gradient
 
 

@@ -202,12 +202,12 @@ MUTANTS = {
         ("learning_rate: float = 0.025", "learning_rate: float = 0.01"),
         ("gamma: float = 1e-3", "gamma: float = 1.0"),
         ("self.weight_decay * values", "self.weight_decay", ADAM),
-        ("values.sub_(", "values.add_(", ADAM),
+        ("values - self.learning_rate", "values + self.learning_rate", ADAM),
         ("(0.9, 0.999)", "(0.9, 0.99)", ADAM),
         ("(0.9, 0.999)", "(0.5, 0.999)", ADAM),
-        ("square.sqrt() + ", "square + ", ADAM),
-        ("/ (1 - self.betas[0] ** self._steps)", "", ADAM),
-        ("/ (1 - self.betas[1] ** self._steps)", "", ADAM),
+        ("** steps)).sqrt() +", "** steps)) +", ADAM),
+        ("/ (1 - self.betas[0] ** steps)", "", ADAM),
+        ("/ (1 - self.betas[1] ** steps)", "", ADAM),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""

@@ -157,6 +157,27 @@ def test_the_first_loss_above_zero_is_the_one_to_compare_with() -> None:
     assert dict(aggregator.named_buffers())["_first"].tolist() == [3.0, 8.0]
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("what", ["loss", "length"])
+@pytest.mark.parametrize("when", [0, 2])
+def test_what_is_not_finite_is_not_remembered(wrong: float, what: str, when: int) -> None:
+    aggregator = connected(GradNorm(every=1), 2)
+    found = []
+    for number in range(6):
+        given = (wrong if number == when else 4.0, 2.0)
+        found.append(
+            step(aggregator, given if what == "loss" else (4.0, 2.0), given if what == "length" else (4.0, 2.0))
+        )
+    assert found[when + 1] == pytest.approx(found[when])
+    assert found[when + 2] != pytest.approx(found[when])
+    assert dict(aggregator.named_buffers())["_first"].tolist() == [4.0, 2.0]
+    for name, value in aggregator.named_buffers():
+        assert value.isfinite().all(), name
+    weights = step(aggregator, (4.0, 2.0), (1.0, 1.0))
+    assert weights[0] < 1 < weights[1]
+    assert sum(weights) == pytest.approx(2.0)
+
+
 def test_gradients_are_asked_for_at_looks_alone() -> None:
     aggregator = connected(GradNorm(every=3), 2)
     looked = []
@@ -196,11 +217,12 @@ MUTANTS = {
         ("self._weights * lengths", "lengths / self._weights"),
         ("(len(weights) / weights.sum())", "1.0"),
         ("clamp_min(SMALLEST_SHARE)", "clamp_min(-9.0)"),
-        ("self._steps % self.every == 0", "True"),
-        ("gradients.lengths()", "gradients.lengths().square()"),
-        ("gradients.lengths()", "gradients.lengths() * 0"),
+        ("self._steps % self.every == 0", "True", "distill.aggregators.period"),
+        ("self.period.is_due", "True"),
+        (".lengths()", ".lengths().square()"),
+        (".lengths()", ".lengths().mul(0)"),
         ("[0 if self.weighs_task else 1 :]", "[0 if self.weighs_task else 0 :][: len(self._weights)]"),
-        ("torch.where(self._first > 0, self._first, mean)", "mean"),
+        ("torch.where(known, self._first, mean)", "mean"),
         ("alpha_distill=self.alpha_distill)", "alpha_distill=1.0)"),
         ("values * chosen).sum() / chosen.sum().clamp_min(1)", "values * chosen).sum()"),
     ],

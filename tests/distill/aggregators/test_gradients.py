@@ -14,6 +14,7 @@ import torch.multiprocessing
 from on_ranks import on_ranks
 from torch import Tensor, nn
 
+from distill.aggregators import Losses
 from distill.aggregators.gradients import SharedGradients, TapGradients, cosines
 
 
@@ -57,7 +58,7 @@ def golden_mean_over_ranks(make: Callable[..., SharedGradients]) -> None:
     # The mean over all ranks is twice this rank's: the bend makes up for the mean, so that the mean is the direction.
     task, paths, (x, y) = shared_example()
     gradients = make(task, paths, [x, y])
-    with mock.patch("distill.distributed.mean", lambda values: 2 * values.detach()):
+    with mock.patch("distill.distributed.mean_", lambda values: values.mul_(2)):
         assert equal(gradients.rows(), [[4, 2, 2], [4, 0, 0], [0, -2, 8]])
     (task + paths.sum() + gradients.bend(torch.zeros(3).double())).backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
@@ -133,6 +134,14 @@ def test_rows_are_what_backward_gives_and_leave_the_gradients_alone() -> None:
             [torch.zeros(p.numel()).double() if p.grad is None else p.grad.flatten() for p in net.shared()]
         )
         torch.testing.assert_close(rows[number], wanted)
+
+
+def test_rows_have_the_type_that_holds_all_gradients() -> None:
+    parameters = [torch.ones(1, requires_grad=True), torch.ones(1, dtype=torch.float64, requires_grad=True)]
+    task = parameters[0].sum() / 3 + parameters[1].sum() / 3
+    rows = SharedGradients(task, torch.zeros(0), parameters).rows()
+    assert rows.dtype == torch.float64
+    assert rows[0, 1].item() == 1 / 3
 
 
 def test_bend_makes_the_direction_in_what_is_shared_and_leaves_the_adapter_its_own() -> None:
@@ -261,6 +270,18 @@ def test_two_ranks_find_what_one_process_finds_in_the_whole_batch(ranks: list[di
     torch.testing.assert_close(ranks[0]["gradient"], whole["direction"], rtol=1e-9, atol=1e-11)
 
 
+def test_losses_give_the_gradients_in_parameters_that_were_asked_for() -> None:
+    net = Net()
+    task, paths, hidden = net.losses(inputs().float())
+    shared, taps = SharedGradients(task, paths, net.shared()), TapGradients(task, paths, [hidden] * 2)
+    losses = Losses(task, paths, ("a", "b"), 0.0, {"last": shared, "taps": taps})
+    assert losses.shared("last") is shared
+    with pytest.raises(ValueError, match="scope 'all' must be declared in needs; those that were: last, taps"):
+        losses.shared("all")
+    with pytest.raises(ValueError, match="must be asked for in scope 'last' or 'all', found 'taps'"):
+        taps.in_parameters()
+
+
 def test_tiny_gradients_are_told_from_none() -> None:
     x = torch.tensor([1.0, -1.0], requires_grad=True)
     found = SharedGradients(x.sum() * 1e-30, (x * 1e-35).sum()[None], [x]).against_task()
@@ -270,9 +291,12 @@ def test_tiny_gradients_are_told_from_none() -> None:
 
 MUTANTS = {
     "SharedGradients": [
-        ("distributed.mean(torch.stack(rows))", "torch.stack(rows)"),
+        ("distributed.mean_(rows)", "rows"),
         ("losses = [self._task, *self._paths.unbind()]", "losses = [*self._paths.unbind(), self._task]"),
-        ("[_inner(path, task), square, _inner(path, path)]", "[_inner(path, task), _inner(path, path), square]"),
+        (
+            "[_inner(path, task), square, _inner(path, path)]) for",
+            "[_inner(path, task), _inner(path, path), square]) for",
+        ),
         ("direction - self.rows().sum(dim=0)", "direction + self.rows().sum(dim=0)"),
         ("direction - self.rows().sum(dim=0)", "direction - self.rows()[0]"),
         ("(flat - flat.detach())", "flat"),
@@ -280,10 +304,11 @@ MUTANTS = {
     "TapGradients": [
         ("distributed.mean(torch.stack(products))", "torch.stack(products)"),
         (
-            "[_inner(path, task), _inner(task, task), _inner(path, path)]",
-            "[_inner(path, task), _inner(path, path), _inner(task, task)]",
+            "return torch.stack([_inner(path, task), square, _inner(path, path)])",
+            "return torch.stack([_inner(path, task), _inner(path, path), square])",
         ),
-        ("for each in (loss, self._task)", "for each in (self._task, loss)"),
+        ("= _gradients(loss, [place])", "= _gradients(self._task, [place])"),
+        ("(each, _inner(each, each))", "(each, _inner(each, each).sqrt())"),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""

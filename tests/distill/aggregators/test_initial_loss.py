@@ -50,6 +50,14 @@ def golden_mean_over_ranks(make: Callable[..., Aggregator]) -> None:
         assert aggregator(losses_of(2.0)).weights.item() == 0.125
 
 
+def golden_without_what_is_not_finite(make: Callable[..., Aggregator]) -> None:
+    # Over two batches: first losses (4, 8), then (nan, 4), then (2, inf), and (99, 99) is one too late: (3, 6).
+    aggregator = connected(make(over=2), 2)
+    for values in ((4.0, 8.0), (math.nan, 4.0), (2.0, math.inf), (99.0, 99.0)):
+        weights = aggregator(losses_of(*values)).weights.tolist()
+    torch.testing.assert_close(weights, [1 / 3, 1 / 6], rtol=1e-6, atol=0)
+
+
 def golden_defaults(make: Callable[..., Aggregator]) -> None:
     # Ten batches: after nine of 1 and one of 11 the mean is 2; the eleventh, of 1000, is one too late.
     aggregator = connected(make(), 1)
@@ -64,6 +72,7 @@ GOLDENS = {
         golden_floors,
         golden_size_of_a_loss_below_zero,
         golden_mean_over_ranks,
+        golden_without_what_is_not_finite,
         golden_defaults,
     )
 }
@@ -134,7 +143,9 @@ MUTANTS = {
         ),
         ("over: int = 10", "over: int = 11"),
         (".abs()", "", BENEATH),
-        ("self._seen < self.over, moved", "self._seen <= self.over, moved", BENEATH),
+        ("self._seen < self.over", "self._seen <= self.over", BENEATH),
+        (" & sizes.isfinite()", "", BENEATH),
+        ("self._seen += counts", "self._seen += counts.any()", BENEATH),
         (") / seen", ") / self.over", BENEATH),
         ("mean[:-1], floor", "mean[:-1], floor * 0", BENEATH),
         ("self.epsilon_of_task * mean[-1]", "self.epsilon_of_task * mean[-1] * 0", BENEATH),

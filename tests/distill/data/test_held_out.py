@@ -9,7 +9,7 @@ from distill.data.memory_source import MemorySource
 
 def training(labels, first=0):
     labels = np.asarray(labels, dtype=np.int64)
-    source = MemorySource(torch.zeros((len(labels), 1, 1, 1), dtype=torch.uint8), labels, ["a", "b", "c"])
+    source = MemorySource(torch.zeros((len(labels), 1, 1, 1), dtype=torch.uint8), labels, ["a", "b", "c", "d"])
     return Subset(source, np.arange(first, len(labels), dtype=np.int64))
 
 
@@ -51,20 +51,32 @@ def test_a_larger_share_includes_the_smaller():
     assert few < more
 
 
+def test_a_small_share_holds_other_classes_with_other_seeds():
+    subset = training([0, 1, 2, 3] * 24)
+    held = [hold_out(subset, 2 / 96, seed=seed)[1].labels.tolist() for seed in range(40)]
+    assert all(len(set(labels)) == 2 for labels in held)
+    counts = np.bincount(np.concatenate(held), minlength=4)
+    assert (np.abs(counts - 20) < 13).all()  # each is binomial with standard deviation 3.2
+    assert hold_out(subset, 2 / 96, seed=0)[1].indices.tolist() == [35, 77]
+
+
 @pytest.mark.parametrize(
-    ("share", "at_least", "message"),
+    ("share", "num_workers", "message"),
     [
-        (0.04, 1, "held_out must take at least one image of the training images.*found 0.04, that is 0 of 10 images"),
-        (0.96, 1, "leave some to train on: found 0.96, that is 10 of 10 images"),
-        (0.1, 2, "at least 2 images, one for each worker, .*found 0.1, that is 1 of 10 images"),
+        (0.04, 1, "held_out must take at least 2 of the training images and leave .*found 0.04, that is 0 of 10"),
+        (0.1, 1, "at least 2 of the training images and .*found 0.1, that is 1 of 10 images"),
+        (0.9, 1, "leave as many to train on: found 0.9, that is 9 of 10 images"),
+        (0.3, 2, "at least 4 of the training images, 2 for each of 2 workers, .*found 0.3, that is 3 of 10 images"),
+        (0.7, 2, "at least 4 of the training images, 2 for each of 2 workers, .*found 0.7, that is 7 of 10 images"),
     ],
 )
-def test_both_sides_get_images_or_the_share_is_refused(share, at_least, message):
+def test_both_sides_get_images_or_the_share_is_refused(share, num_workers, message):
     with pytest.raises(ValueError, match=message):
-        hold_out(training([0, 1] * 5), share, seed=0, at_least=at_least)
+        hold_out(training([0, 1] * 5), share, seed=0, num_workers=num_workers)
 
 
-def test_one_image_on_either_side_is_enough():
-    for share, sizes in ((0.1, (9, 1)), (0.9, (1, 9))):
-        parts = hold_out(training([0, 1] * 5), share, seed=0)
-        assert tuple(map(len, parts)) == sizes
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_two_images_for_each_worker_on_either_side_are_enough(num_workers):
+    for share, count in ((0.2 * num_workers, 2 * num_workers), (1 - 0.2 * num_workers, 10 - 2 * num_workers)):
+        rest, held_out = hold_out(training([0, 1] * 5), share, seed=0, num_workers=num_workers)
+        assert (len(rest), len(held_out)) == (10 - count, count)

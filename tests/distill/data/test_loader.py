@@ -122,6 +122,13 @@ def test_any_batch_of_the_endless_row_is_what_its_epoch_gives(memory_subset, wor
             assert loader.nth(number).images.equal(batches[number].images)
 
 
+def test_a_rank_without_any_batch_says_so(memory_subset):
+    alone = evaluation(memory_subset(2), rank=2, world_size=4)
+    assert list(alone.epoch(0)) == []
+    with pytest.raises(ValueError, match=r"an image for each of the 4 workers .*found 2: rank 2 gets none"):
+        alone.nth(0)
+
+
 @pytest.mark.parametrize("count", [61, 56, 57])
 def test_evaluation_on_several_ranks_sees_each_sample_exactly_once(memory_subset, count):
     subset = memory_subset(count)

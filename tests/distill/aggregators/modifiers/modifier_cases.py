@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.aggregators import Losses
-from distill.aggregators.gradients import Gradients
+from distill.aggregators.gradients import Gradients, SharedGradients
 from distill.aggregators.modifiers import Bound, CosineGate, Modifier, Normalize, Ramp
 
 EXAMPLES: dict[str, Callable[[], Modifier]] = {
@@ -36,6 +36,9 @@ class Planted(Gradients):
 
     def against_task(self) -> Tensor:
         return self._products
+
+    def in_parameters(self) -> SharedGradients:
+        raise ValueError("planted gradients are in no parameters")
 
 
 def connected(modifier: Modifier, num_keys: int) -> Modifier:
