@@ -10,7 +10,8 @@ class BufferedAdam(nn.Module):
     """Descends given gradients with Adam; moments are buffers, so they are saved with the module that owns this.
 
     A ``torch.optim.Adam`` of one's own is in no checkpoint, and a training that is restored would silently go on
-    otherwise. Apart from that they do the same; see there for the arguments.
+    otherwise. Apart from that they do the same; see there for the arguments. A gradient that is not finite changes
+    nothing, where it would stay in the moments for ever.
 
     Source: Kingma and Ba 2015 (arXiv:1412.6980); weight decay is added to the gradient.
 
@@ -47,9 +48,14 @@ class BufferedAdam(nn.Module):
     def forward(self, values: Tensor, gradient: Tensor) -> None:
         """Change ``values`` in place by one step."""
         gradient = gradient + self.weight_decay * values
+        known = gradient.square().isfinite().all()
+        before = [each.clone() for each in (values, *self.buffers())]
         self._steps.add_(1)
         self._mean.lerp_(gradient, 1 - self.betas[0])
         self._square.lerp_(gradient.square(), 1 - self.betas[1])
         mean = self._mean / (1 - self.betas[0] ** self._steps)
         square = self._square / (1 - self.betas[1] ** self._steps)
         values.sub_(self.learning_rate * mean / (square.sqrt() + self.epsilon))
+        # Without a look at the number, which would make a GPU wait.
+        for each, old in zip((values, *self.buffers()), before, strict=True):
+            each.copy_(torch.where(known, each, old))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from distill.aggregators.buffered_adam import BufferedAdam
@@ -17,3 +20,14 @@ def test_equals_torchs_own() -> None:
         optimizer.step()
         adam(ours, gradient)
         torch.testing.assert_close(ours, theirs.detach())
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, 1e200])  # the last one's square is infinite
+def test_a_gradient_that_is_not_finite_changes_nothing(poison: float) -> None:
+    values, gradient = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    adam = BufferedAdam(2, 0.1)
+    adam(values, gradient)
+    before = [each.clone() for each in (values, *adam.buffers())]
+    adam(values, torch.tensor([poison, 1.0], dtype=torch.float64))
+    for each, old in zip((values, *adam.buffers()), before, strict=True):
+        assert torch.equal(each, old)
