@@ -44,6 +44,7 @@ from distill.aggregators import (
     SoftmaxWeights,
     UncertaintyWeighting,
 )
+from distill.aggregators.gradient_method import GradientMethod
 from distill.aggregators.multi_objective import DIRECTIONS, WEIGHTINGS
 
 NAMES = sorted(aggregators.__all__)
@@ -270,6 +271,8 @@ def test_stays_finite_and_bounded_and_forgets_a_batch_of_nan(
     aggregator = example(variant)
     if draw is values_of_either_sign and not aggregator.accepts_negative:
         pytest.skip("takes no losses below zero")
+    if draw is not hard_values and isinstance(aggregator, GradientMethod):
+        pytest.skip("looks at no value, and the gradients are the same")
     if variant in POISONED_FOR_EVER:
         request.applymarker(pytest.mark.xfail(reason="FirstLosses takes NaN into its mean"))
     # G / epsilon, of a mean G of losses as large as 1e30; of the others at most 1 / epsilon.

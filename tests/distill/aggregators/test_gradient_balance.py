@@ -196,7 +196,7 @@ DRAWN = ("GradVac", "PCGrad")
 """Those that take the gradients in an order which they draw.  Krum takes the first of the two that are nearest to each
 other, so that for it the order counts as well."""
 HARMLESS = ("DualProj", "FairGrad", "MGDA", "PCD", "UPGrad")
-"""Those whose update raises no loss, where one exists.  NashMTL's should, but torchjd does not always solve its problem."""
+"""Those whose update raises no loss, where one exists.  Not NashMTL, whose problem torchjd does not always solve."""
 SCALE_FREE = ("IMTLG",)
 """Those that go the same way whatever constant is in front of a loss."""
 
