@@ -141,7 +141,8 @@ class Trainer:
         self._distributed = prepared if isinstance(prepared, nn.parallel.DistributedDataParallel) else None
         torch.manual_seed(derive_seed(recipe.seed, "training", host.rank))
         self._teacher_validation: list[Tensor] | None = None
-        self._finite = FiniteCheck(distiller.layer_keys, host.device, rank=host.rank)
+        accepts_negative = distiller.aggregator.accepts_negative
+        self._finite = FiniteCheck(distiller.layer_keys, host.device, rank=host.rank, accepts_negative=accepts_negative)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, or until the host asks to stop; then evaluate once on the test split.
@@ -152,6 +153,7 @@ class Trainer:
 
         Raises:
             distill.finite_check.NonFiniteLossError: a loss is NaN or infinite.
+            distill.finite_check.NegativeLossError: a loss is below zero that the aggregator takes for non-negative.
         """
         self._teacher_validation = self.targets.predictions(self.loaders.validation)
         status = "finished"

@@ -27,7 +27,8 @@ class Adaptive(LearnedScale):
     learning rate a step (without momentum): with SGD at 0.1, a loss of 1,000 sends its scalar to 955, and the path is
     switched off for a thousand steps. ``initial: log_loss`` starts every ``a_i`` where it is going, at the logarithm of
     its loss (the mean over the ranks) in the first batch of the training in which that loss is above 0, no further down
-    than ``max_weight`` (without a bound: than weight 1e4) allows. It costs one small all-reduce a step.
+    than ``max_weight`` (without a bound: than weight 1e4) allows. Costs one number a loss, and with ``initial:
+    log_loss`` one small all-reduce a step.
 
     Source: Chennupati et al. 2021 (arXiv:2110.09674); :func:`AdaptivePaper` is their exact form. It equals IMTL-L
     (Liu et al. 2021) with the sign of ``a`` flipped, and twice the uncertainty weighting of Kendall et al. 2018
@@ -82,8 +83,14 @@ class Adaptive(LearnedScale):
 def AdaptivePaper(granularity: Granularity = "path") -> Adaptive:  # noqa: N802, named like the classes beside it in YAML
     """Adaptive in the exact form of the paper's code: a preset.
 
+    The sum to descend, by student and scalars alike::
+
+        total = L_task + sum of (exp(-a_i) * L_i + a_i)                 weight_i = exp(-a_i)
+
     The scalars start at 0 and share the optimiser's learning rate and weight decay; their weights have no bound, and
-    a warning says once when one passes 1e4.
+    a warning says once when one passes 1e4. It takes no modifiers, and no ``alpha_distill``: with one of them it would
+    no longer be the paper's; that is ``Adaptive(learning_rate=None, weight_decay=None, max_weight=None, ...)``. Costs
+    one number a loss: no further pass, no all-reduce.
 
     Source: Chennupati et al. 2021 (arXiv:2110.09674) and its published code.
 

@@ -11,7 +11,8 @@ class BufferedAdam(nn.Module):
 
     A ``torch.optim.Adam`` of one's own is in no checkpoint, and a training that is restored would silently go on
     otherwise. Apart from that they do the same; see there for the arguments. A value may sit out a step, and then
-    remembers none: it counts steps of its own, by which moments that began at 0 are made up for.
+    remembers none: it counts steps of its own, by which moments that began at 0 are made up for. A gradient that is not
+    finite changes nothing, where it would stay in the moments for ever.
 
     Source: Kingma and Ba 2015 (arXiv:1412.6980); weight decay is added to the gradient.
 
@@ -55,6 +56,8 @@ class BufferedAdam(nn.Module):
                 and so do their moments.
         """
         gradient = gradient + self.weight_decay * values
+        takes = torch.ones_like(gradient, dtype=torch.bool) if counts is None else counts.expand_as(gradient)
+        takes = takes & torch.where(takes, gradient.square(), 0.0).isfinite().all()
         steps = self._steps + 1
         mean = self._mean.lerp(gradient, 1 - self.betas[0])
         square = self._square.lerp(gradient.square(), 1 - self.betas[1])
@@ -62,4 +65,4 @@ class BufferedAdam(nn.Module):
         moved = values - self.learning_rate * (mean / (1 - self.betas[0] ** steps)) / size
         # No index: that would make a GPU wait.
         for old, new in ((self._steps, steps), (self._mean, mean), (self._square, square), (values, moved)):
-            old.copy_(new if counts is None else torch.where(counts, new, old))
+            old.copy_(torch.where(takes, new, old))

@@ -33,7 +33,8 @@ class FAMO(Aggregator):
         gradient of w_i = z_i * (delta_i - sum of z_j * delta_j)      one step of Adam(learning_rate), decay gamma
 
     Weights stay between 0 and ``alpha_distill`` whatever the losses do. The closer to 0 a loss comes, the more of that
-    it takes from the others; one of exactly 0, as that of a path that waits for its schedule, takes none.
+    it takes from the others; one of exactly 0, as that of a path that waits for its schedule, takes none. A batch in
+    which a loss is not finite, before the step or behind it, moves no logit.
 
     Costs a further forward pass of the student a step, and a copy of its buffers (see
     :meth:`~distill.distiller.Distiller.look_again`), but no gradients of the paths apart. With accumulation, the last
@@ -83,7 +84,7 @@ class FAMO(Aggregator):
         self.adam = BufferedAdam(num_keys, self.learning_rate, self.gamma)
 
     def forward(self, losses: Losses) -> Aggregate:
-        mean = distributed.mean(losses.paths).to(self._logits)  # [key]
+        mean = distributed.mean(losses.paths).to(self._logits).clamp_min(0)  # [key]; below 0 only by rounding
         if self.training:
             self._before.copy_(mean)
         shares = torch.softmax(self._logits, dim=0) / (mean + self.epsilon) * (mean > 0)
@@ -96,5 +97,5 @@ class FAMO(Aggregator):
         if again is None:
             raise ValueError("FAMO learns from the losses after the step: give after_step the same batch's once more")
         shares = torch.softmax(self._logits, dim=0)
-        delta = (self._before + self.epsilon).log() - (again.to(self._before) + self.epsilon).log()
+        delta = (self._before + self.epsilon).log() - (again.to(self._before).clamp_min(0) + self.epsilon).log()
         self.adam(self._logits, shares * (delta - (shares * delta).sum()))

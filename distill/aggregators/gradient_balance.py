@@ -23,7 +23,9 @@ class GradientBalance(GradientMethod):
 
         total = w_0 * L_task + sum of w_i * L_i            w = method(G), or method(G G^T)
 
-    The weights hold for the whole student, whichever parameters the gradients are taken in. What the methods do:
+    The weights hold for the whole student, whichever parameters the gradients are taken in. They are not taken at the
+    ``taps``: an activation's gradient is one of this rank's own samples, and each path has an activation, and so a
+    space, of its own, in which the others have no row to be combined with. What the methods do:
 
     - ``PCD`` follows the task, the primary objective, as closely as it can while each path gets at least the share
       ``tau`` of the progress that it would make alone;

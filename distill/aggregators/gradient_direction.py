@@ -20,7 +20,8 @@ class GradientDirection(GradientMethod):
 
     Its value is the sum of all losses, its gradient ``d`` in the scope, and that of the plain sum in all other
     parameters: the paths' own, and with scope ``last`` the student's before its last stage. So use ``all`` where memory
-    allows. What the methods do:
+    allows. At the ``taps`` there is no such direction: an activation's gradient is one of this rank's own samples, and
+    each path has an activation, and so a space, of its own. What the methods do:
 
     - ``GradDrop`` keeps of each parameter's gradients those of one sign, drawn with the odds of their sums;
     - ``ConFIG`` has the same cosine with every gradient, and the length of their projections' sum;
@@ -29,8 +30,9 @@ class GradientDirection(GradientMethod):
     There are no weights, so modifiers are refused. What is reported as such are the multiples of the paths' gradients
     that, with one of the task's, come closest to ``d``; where a gradient is zero, 0. Every step costs a backward pass
     as deep as the scope for the task and for each path, and memory for as many gradients. Where a gradient is not
-    finite the total is not either; where all are zero, so is ``d``. Outside training nothing is looked at, and the
-    total is the plain sum.
+    finite the total is not either; where all are zero, so is ``d``. There is no ``every``: weights could be kept until
+    the next look, but a direction is one of this batch, and of these parameters. Outside training nothing is looked
+    at, and the total is the plain sum.
 
     Source: torchjd (Quinton and Rey 2024, arXiv:2406.16232); GradDrop: Chen et al. 2020 (arXiv:2010.06808), ConFIG: Liu
     et al. 2024 (arXiv:2408.11104), TrimmedMean: Yin et al. 2018 (arXiv:1803.01498). Departure: random numbers have
@@ -73,5 +75,7 @@ def _coefficients(rows: Tensor, gram: Tensor, direction: Tensor) -> Tensor:
     if not bool(cosines.isfinite().all()):
         return torch.full_like(lengths, torch.nan)
     inner = (rows * direction).sum(dim=1, dtype=torch.float64).cpu()
-    solution: Tensor = torch.linalg.pinv(cosines, hermitian=True) @ (scales * inner)
+    # Where rows depend on each other but for their rounding, that alone would decide on multiples of millions.
+    smallest = max(torch.finfo(rows.dtype).eps, len(rows) * torch.finfo(cosines.dtype).eps)
+    solution: Tensor = torch.linalg.pinv(cosines, rtol=smallest, hermitian=True) @ (scales * inner)
     return scales * solution

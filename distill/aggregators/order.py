@@ -24,7 +24,8 @@ class Order(Aggregator):
 
     The last part lasts to the end. A path whose part it isn't is computed and recorded nonetheless, and its adapter
     gets a gradient of zero, which weight decay and momentum do not notice. All ranks agree by construction. To bring
-    single paths in and out at times of their own, give them a ``schedule``.
+    single paths in and out at times of their own, give them a ``schedule``. Costs what all paths together do in every
+    part, and nothing besides: no further pass, two numbers a path, no all-reduce.
 
     Source: ours; stage-wise distillation, hints first and soft targets after, is that of FitNets (Romero et al. 2015,
     arXiv:1412.6550).

@@ -50,7 +50,7 @@ class Replay(Aggregator):
     is made, on every rank; a checkpoint holds its content, which then is what counts, and does not go with a record of
     another number of rows. The length of the two runs may differ, the names of their paths may not. A layer that was
     its path's only one has the path's weight; a path whose layers had weights of their own has the mean of these, by
-    loss.
+    loss. Costs the file in memory, one number a row and key, and no pass.
 
     Source: ours; the searched schedule that is followed by a full training is that of DistPro (Deng et al. 2022,
     arXiv:2204.05547).

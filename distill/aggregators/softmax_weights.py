@@ -40,7 +40,7 @@ class SoftmaxWeights(Aggregator):
         alpha_distill: mean weight of the paths, at least 0.
         entropy: how much alike the weights are held, at least 0.
         temperature: divides the scalars, above 0: a larger one learns more slowly, and ends at the same weights.
-        epsilon: above 0; keeps a small loss from taking all.
+        epsilon: at least 1e-30, below which float32 ends; keeps a small loss from taking all.
         learning_rate: of the scalars, above 0; ``None`` for the optimiser's own.
         weight_decay: of the scalars, at least 0; ``None`` for the optimiser's own. It pulls towards equal weights.
 
@@ -66,7 +66,7 @@ class SoftmaxWeights(Aggregator):
         self.alpha_distill = finite("alpha_distill", alpha_distill, at_least=0)
         self.entropy = finite("entropy", entropy, at_least=0)
         self.temperature = finite("temperature", temperature, above=0)
-        self.epsilon = finite("epsilon", epsilon, above=0)
+        self.epsilon = finite("epsilon", epsilon, at_least=1e-30)
         self.learning_rate = None if learning_rate is None else finite("learning_rate", learning_rate, above=0)
         self.weight_decay = None if weight_decay is None else finite("weight_decay", weight_decay, at_least=0)
 
@@ -89,7 +89,7 @@ class SoftmaxWeights(Aggregator):
 
     def _log_losses(self, paths: Tensor) -> Tensor:
         """Return the logarithms ``[key]``; where a loss is 0, the mean of the others' ones."""
-        mean = distributed.mean(paths)
+        mean = distributed.mean(paths).clamp_min(0)  # below 0 only by rounding
         known = mean > 0
         logs = (mean + self.epsilon).log() * known
         return torch.where(known, logs, logs.sum() / known.sum().clamp_min(1))

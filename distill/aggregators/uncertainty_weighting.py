@@ -24,7 +24,8 @@ class UncertaintyWeighting(LearnedScale):
     ``max_weight``, and with it the student's effective learning rate.
 
     Without the task in it this is :class:`~distill.aggregators.adaptive.Adaptive` with half its ``alpha_distill``, with
-    the same optimum ``s_i = log(L_i)``; all said there of bounds and starts holds here. Costs nothing.
+    the same optimum ``s_i = log(L_i)``; all said there of bounds and starts holds here. Costs one
+    number a loss, and with ``initial: log_loss`` one small all-reduce a step.
 
     Source: Kendall et al. 2018 (arXiv:1705.07115), equation 7 with ``s = log(sigma^2)`` for every loss; the paper
     doubles the weight of classification (equation 10), which ``include_task`` does not. Departures: no weight decay on

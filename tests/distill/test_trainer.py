@@ -27,7 +27,7 @@ from distill.checkpoint import CheckpointError, Checkpoints
 from distill.data.loaders import Loaders
 from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller
-from distill.finite_check import NonFiniteLossError
+from distill.finite_check import NegativeLossError, NonFiniteLossError
 from distill.host import LocalHost
 from distill.models import ResNet8, ResNet20
 from distill.optimization import optimizer_maker, scheduler_maker
@@ -394,6 +394,21 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_path_and_step(make_lo
     with pytest.raises(NonFiniteLossError, match=r"step 5 \(epoch 2, rank 0\): path wild\.logits is nan$"):
         trainer.run()
     assert all(torch.isfinite(value).all() for value in trainer.distiller.student.parameters())
+
+
+class Sinking(LogitPath):
+    """Goes below zero, and does not say so."""
+
+    def loss(self, student, teacher, batch):
+        return student.mean() * 0.0 - 2.0
+
+
+@pytest.mark.parametrize("aggregator", [LogSum, FAMO])
+def test_a_path_that_goes_below_zero_undeclared_stops_what_relies_on_it(make_loader, aggregator):
+    trainer = make_trainer(make_loader, aggregator=aggregator(), paths={"sinking": Sinking()})
+    with pytest.raises(NegativeLossError, match=r"step 0 \(epoch 1, rank 0\).*path sinking\.logits is -2\.0;"):
+        trainer.run()
+    make_trainer(make_loader, aggregator=Equal(), paths={"sinking": Sinking()}).run()
 
 
 def test_a_stopped_run_does_not_look_at_the_test_split(make_loader):

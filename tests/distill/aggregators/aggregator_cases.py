@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,12 +73,17 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         f"GradientBalance by {method}": ("GradientBalance", {"method": method, **options})
         for method, options in {
             "AlignedMTL": {},
+            "CAGrad": {"options": {"c": 0.4}},
+            "DualProj": {},
             "ExcessMTL": {"options": {"n_warmup_steps": 2}},
             "FairGrad": {"options": {"alpha": 1.0}, "normalize_rows": True},
             "GradVac": {"seed": 3},
             "IMTLG": {},
+            "Krum": {"options": {"n_byzantine": 0, "n_selected": 2}},  # the nearest two: of one, rounding decides
             "MGDA": {"normalize_rows": True},
+            "NashMTL": {},
             "PCGrad": {"every": 2, "scope": "all"},
+            "UPGrad": {},
         }.items()
     },
     **{
@@ -88,8 +94,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         }.items()
     },
 }
-"""More examples of aggregators that are several in one; all that need no solver beyond what a test environment has.
-Without Krum: the paths of the tests on several ranks are equally far apart, and rounding decides what it picks."""
+"""More examples of aggregators that are several in one: every method but those that EXAMPLES has already."""
 
 
 ONE = ("Single",)
@@ -124,13 +129,31 @@ OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
 """Aggregators with options that change what they compute, and take part in the tests of the family too."""
 
 
+SOLVERS = {
+    "CAGrad": ("cvxpy", "clarabel"),
+    "DualProj": ("qpsolvers", "quadprog"),
+    "NashMTL": ("cvxpy", "ecos"),  # ecos has no wheels for Python 3.13
+    "UPGrad": ("qpsolvers", "quadprog"),
+}
+"""What methods need beside torchjd."""
+
+
+def has_solver(method: str) -> bool:
+    """Return whether this environment has what a method needs."""
+    return all(importlib.util.find_spec(package) for package in SOLVERS.get(method, ()))
+
+
 def variants() -> list[str]:
-    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and those set otherwise."""
+    """Return every registered aggregator, `NAME by layer` for those that can weigh layers, and those set otherwise.
+
+    Without the methods whose solvers this environment has not.
+    """
     names = sorted(aggregators.__all__)
     by_layer = [
         name for name in names if "granularity" in schema(getattr(aggregators, name)).options and name not in ONE
     ]
-    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED, *OTHERWISE]
+    otherwise = [name for name in OTHERWISE if has_solver(name.rpartition(" by ")[2])]
+    return [*names, *(f"{name} by layer" for name in by_layer), *MODIFIED, *otherwise]
 
 
 def example(variant: str, added: Sequence[Modifier] = ()) -> Aggregator:
@@ -188,6 +211,22 @@ def connected(aggregator: Aggregator, num_paths: int) -> Aggregator:
     """Connect to paths `a`, `b`, ... of one layer each."""
     aggregator.connect(dict.fromkeys("abcdefgh"[:num_paths], ("only",)))
     return aggregator
+
+
+HARD_LOSSES: tuple[tuple[float, ...], ...] = (
+    (0.0,),
+    (7.0,),
+    (0.0, 0.0),
+    (0.0, 1.0),
+    (1e30, 0.0),
+    (1e30, 1e30),
+    (1e-38, 1.0),
+    (1e-44, 1e-38, 1.0),  # the first one is denormal in float32
+    (1e-10, 1.0, 1e10),
+    (1e10, 1e-10, 0.0),
+    (5.0, 5.0, 5.0, 5.0),
+)
+"""Losses of no, of any and of the same size, from the smallest to the largest that float32 knows."""
 
 
 def hard_rows(base: Tensor) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,11 +14,13 @@ import pytest
 import torch
 from aggregator_cases import (
     EXAMPLES,
+    METHODS,
     Example,
     connected,
     example,
     gradients_of,
     losses_with_gradients,
+    losses_with_rows,
     module_of,
     variants,
 )
@@ -27,10 +31,12 @@ from distill.aggregators import (
     DWA,
     Adaptive,
     AdaptivePaper,
+    Aggregate,
     Aggregator,
     DistPro,
     Equal,
     Fixed,
+    GeometricMean,
     GradNorm,
     LogSum,
     Losses,
@@ -38,6 +44,8 @@ from distill.aggregators import (
     SoftmaxWeights,
     UncertaintyWeighting,
 )
+from distill.aggregators.gradient_method import GradientMethod
+from distill.aggregators.multi_objective import DIRECTIONS, WEIGHTINGS
 
 NAMES = sorted(aggregators.__all__)
 
@@ -59,14 +67,23 @@ def test_golden_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_docstring_names_its_source(name: str) -> None:
-    assert "Source:" in (inspect.getdoc(getattr(aggregators, name)) or ""), "say which equation of which paper this is"
+def test_docstring_names_equation_source_cost_and_arguments(name: str) -> None:
+    told = inspect.getdoc(getattr(aggregators, name)) or ""
+    assert "::\n" in told, "write down the sum that is descended, or the weights"
+    assert "Source:" in told, "say which equation of which paper this is"
+    assert re.search(r"\bcosts?\b", told, re.IGNORECASE), "say what it costs: passes, memory, all-reduces"
+    assert "Args:" in told, "say what the arguments mean, and their bounds"
 
 
 def losses_for(aggregator: Aggregator, seed: int = 0, dtype: torch.dtype = torch.float64) -> Losses:
     values = 0.1 + torch.rand(len(aggregator.keys), generator=torch.Generator().manual_seed(seed))
     losses = losses_with_gradients(*values.tolist(), dtype=dtype)
     return replace(losses, keys=aggregator.keys, progress=0.5)
+
+
+def test_every_method_of_multi_objective_optimisation_takes_part() -> None:
+    named = {name.rpartition(" by ")[2] for name in METHODS} | {"PCD", "ConFIG"}  # the latter as EXAMPLES has them
+    assert named == {*WEIGHTINGS, *DIRECTIONS}
 
 
 @every_aggregator
@@ -210,6 +227,69 @@ def test_paths_that_can_be_negative_are_taken_or_refused_as_declared(variant: st
     assert type(aggregator).__name__ in message
     assert "soft_target" in message
     assert "use Equal or Fixed" in message
+
+
+NUM_HARD_STEPS, POISONED = 40, (3, 20)  # the first one while first losses are still being taken
+
+
+def hard_values(step: int, key: int) -> float:
+    """Return the size of any kind of loss in turn, of another kind for each key."""
+    return (0.0, 1.0, 1e30, 1e-38, 1e-44)[(step + key * (1 + step // 5)) % 5]
+
+
+def constant_values(step: int, key: int) -> float:
+    return (2.0, 3.0, 1e-3)[key]
+
+
+def values_of_either_sign(step: int, key: int) -> float:
+    return (-1.0) ** (step + key) * 10.0 ** ((7 * step + key) % 11 - 5)
+
+
+def hard_step(aggregator: Aggregator, values: Sequence[float], step: int) -> tuple[Aggregate, Tensor]:
+    """Make a step of these float32 losses; return what it came to, and the gradient of what the student has."""
+    generator = torch.Generator().manual_seed(step)
+    losses, shared = losses_with_rows(torch.randn(1 + len(values), 4, generator=generator), *values)
+    progress = step / NUM_HARD_STEPS
+    aggregator.advance(progress)
+    aggregate = aggregator.combine(replace(losses, keys=aggregator.keys, progress=progress))
+    aggregate.total.backward()
+    assert shared.grad is not None
+    return aggregate, shared.grad
+
+
+def draws(variant: str) -> list[Callable[[int, int], float]]:
+    """Return what an aggregator meets; one that looks at no value, but at gradients, meets the same in all draws."""
+    aggregator = example(variant)
+    if isinstance(aggregator, GradientMethod):
+        return [hard_values]
+    signed = [values_of_either_sign] if aggregator.accepts_negative else []
+    return [hard_values, constant_values, *signed]
+
+
+@pytest.mark.parametrize(("variant", "draw"), [(variant, draw) for variant in variants() for draw in draws(variant)])
+def test_stays_finite_and_bounded_and_forgets_a_batch_of_nan(variant: str, draw: Callable[[int, int], float]) -> None:
+    aggregator = example(variant)
+    # G / epsilon, of a mean G of losses as large as 1e30; of the others at most 1 / epsilon.
+    largest = 1e20 if isinstance(aggregator, GeometricMean) else 1.01e8
+    own = list(aggregator.parameters())
+    optimizer = torch.optim.SGD([{"params": own, **aggregator.parameter_options()}], lr=0.05) if own else None
+    for step in range(NUM_HARD_STEPS):
+        poisoned = step in POISONED
+        values = [math.nan if poisoned else draw(step, key) for key in range(len(aggregator.keys))]
+        aggregate, gradient = hard_step(aggregator, values, step)
+        if not poisoned:
+            assert aggregate.total.isfinite(), step
+            assert aggregate.weights.isfinite().all(), step
+            assert gradient.isfinite().all(), step
+            assert aggregate.weights.abs().max() <= largest, step
+        if optimizer is not None:
+            if not poisoned:  # a training stops there, or goes on without this step
+                optimizer.step()
+            optimizer.zero_grad()
+        held_out = torch.full((4,), math.nan if poisoned else 1.0)
+        aggregator.after_step(0.9 * torch.tensor(values), {"last": held_out, "all": held_out})
+        if step % 5 == 4:
+            aggregator.after_epoch()
 
 
 LAYERS = {"attention": ("layer1", "layer2"), "soft_target": ("logits",), "hint": ("layer2",)}

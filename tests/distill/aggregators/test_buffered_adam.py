@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from distill.aggregators.buffered_adam import BufferedAdam
@@ -32,3 +35,14 @@ def test_a_value_that_sits_out_steps_goes_on_as_if_there_had_been_none() -> None
     for name, value in ours.named_buffers():
         assert value[1] == dict(theirs.named_buffers())[name][1], name
     assert sitting[0] not in (1.0, plain[0])
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, 1e200])  # the last one's square is infinite
+def test_a_gradient_that_is_not_finite_changes_nothing(poison: float) -> None:
+    values, gradient = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    adam = BufferedAdam(2, 0.1)
+    adam(values, gradient)
+    before = [each.clone() for each in (values, *adam.buffers())]
+    adam(values, torch.tensor([poison, 1.0], dtype=torch.float64))
+    for each, old in zip((values, *adam.buffers()), before, strict=True):
+        assert torch.equal(each, old)

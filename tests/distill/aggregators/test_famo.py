@@ -156,6 +156,30 @@ def test_weights_stay_within_their_sum(values: tuple[float, ...]) -> None:
     assert logits_of(aggregator).isfinite().all()
 
 
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+@pytest.mark.parametrize("behind", [False, True], ids=["before the step", "behind it"])
+def test_what_is_not_finite_moves_no_logit(poison: float, behind: bool) -> None:
+    aggregator, other = (connected(FAMO(), 2) for _ in range(2))
+    clean, poisoned = torch.tensor([0.5, 1.0], dtype=torch.float64), torch.tensor([poison, 1.0], dtype=torch.float64)
+    for each in (aggregator, other):
+        each(losses_of(1.0, 1.0))
+        each.after_step(clean)
+    aggregator(losses_of(1.0 if behind else poison, 1.0))
+    aggregator.after_step(poisoned if behind else clean)
+    for each in (aggregator, other):
+        each(losses_of(1.0, 1.0))
+        each.after_step(clean)
+    for name, value in other.state_dict().items():
+        assert torch.equal(aggregator.state_dict()[name], value), name
+
+
+def test_a_loss_that_rounding_brought_below_zero_counts_as_zero() -> None:
+    aggregator = connected(FAMO(), 2)
+    assert aggregator(losses_of(-1e-6, 1.0)).weights.tolist() == [0.0, 1.0]
+    aggregator.after_step(torch.tensor([-2e-6, 0.5], dtype=torch.float64))
+    assert logits_of(aggregator)[0] > logits_of(aggregator)[1]
+
+
 def test_wants_a_second_look_and_says_so() -> None:
     aggregator = connected(FAMO(), 2)
     assert aggregator.needs == Needs(second_look=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from aggregator_cases import connected, hard_rows, losses_of, losses_with_rows
+from aggregator_cases import connected, hard_rows, has_solver, losses_of, losses_with_rows
 from torch import Tensor
 
 from distill.aggregators import Aggregate, Aggregator, Equal, GradientBalance
@@ -23,20 +23,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Krum": {"n_byzantine": 0},
 }
 """What methods require, or what makes them remember more."""
-SOLVERS = {
-    "CAGrad": ("cvxpy", "clarabel"),
-    "DualProj": ("qpsolvers", "quadprog"),
-    "NashMTL": ("cvxpy", "ecos"),
-    "UPGrad": ("qpsolvers", "quadprog"),
-}
 
 every_method = pytest.mark.parametrize("method", WEIGHTINGS)
 
 
 def make(method: str, num_paths: int = 2, **options: Any) -> Aggregator:
     """Return the connected aggregator; skip where this environment has no solver for it."""
-    for package in SOLVERS.get(method, ()):
-        pytest.importorskip(package)
+    if not has_solver(method):
+        pytest.skip(f"this environment has no solver for {method}")
     return connected(GradientBalance(method, OPTIONS.get(method), **options), num_paths)
 
 
@@ -167,6 +161,86 @@ def test_weighs_as_torchjd_does(method: str, num_paths: int) -> None:
             torch.manual_seed(derive_seed(0, method, seed))
             wanted = theirs(rows)
         torch.testing.assert_close(shared.grad, wanted, rtol=1e-6, atol=1e-6)
+
+
+OF_SIZE, OF_ROWS = ("FairGrad", "PCD"), ("ExcessMTL", "NashMTL")
+
+
+@every_method
+@pytest.mark.parametrize("num_paths", [1, 2])
+@pytest.mark.parametrize("name", [name for name in hard_rows(PERPENDICULAR.repeat(2, 1)[:3]) if name != "all zero"])
+def test_weighs_hard_gradients_as_torchjd_does(method: str, name: str, num_paths: int) -> None:
+    if method == "Krum" and num_paths == 1:
+        pytest.skip("Krum takes no two gradients")
+    torchjd = pytest.importorskip("torchjd.aggregation")
+    aggregator = make(method, num_paths, max_weight=1e30)
+    theirs = getattr(torchjd, method)(
+        **OPTIONS.get(method, {}), **({"n_tasks": 1 + num_paths} if method == "NashMTL" else {})
+    )
+    rows = hard_rows(random_rows(0))[name][: 1 + num_paths]
+    losses, shared = losses_with_rows(rows)
+    aggregator.advance(0.0)
+    aggregator.combine(losses).total.backward()
+    # In units of their length where we hand on such: torchjd compares with absolute numbers.
+    unit = 1.0 if method in (*OF_SIZE, *OF_ROWS) else rows.norm()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(0, method, 0))
+        wanted = theirs(rows / unit) * unit
+    assert bool(wanted.isfinite().all())
+    # What cancels is known to within the rounding of what it was made of.
+    largest = 1e-6 * rows.norm().item() if name == "opposed" else 1e-9 * wanted.abs().max().item()
+    torch.testing.assert_close(shared.grad, wanted, rtol=1e-9, atol=largest)
+
+
+DRAWN = ("GradVac", "PCGrad")
+"""Those that take the gradients in an order which they draw.  Krum takes the first of the two that are nearest to each
+other, so that for it the order counts as well."""
+HARMLESS = ("DualProj", "FairGrad", "MGDA", "PCD", "UPGrad")
+"""Those whose update raises no loss, where one exists.  Not NashMTL, whose problem torchjd does not always solve."""
+SCALE_FREE = ("IMTLG",)
+"""Those that go the same way whatever constant is in front of a loss."""
+
+
+def conflicting_rows(seed: int) -> Tensor:
+    """Return the gradients of a task and two paths, independent, and at odds with each other."""
+    base, rows = random_rows(seed), random_rows(seed)
+    rows[1] -= base[0]
+    rows[2] = 0.7 * rows[2] - 0.6 * base[1] - 0.3 * base[0]
+    return rows[[1, 0, 2]]
+
+
+@pytest.mark.parametrize("method", [method for method in WEIGHTINGS if method not in (*DRAWN, "Krum")])
+def test_the_order_of_the_paths_does_not_count(method: str) -> None:
+    order = [0, 2, 1]
+    aggregator, other = make(method), make(method)
+    for seed in range(4):  # ExcessMTL weighs all alike at first
+        rows = conflicting_rows(seed)
+        plain, permuted = all_weights(aggregator, rows), all_weights(other, rows[order])
+        torch.testing.assert_close(permuted, plain[order], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(plain, plain[order], rtol=1e-2), "the paths' weights are not alike"
+
+
+def least_cosine(direction: Tensor, rows: Tensor) -> float:
+    return ((rows @ direction) / (rows.norm(dim=1) * direction.norm())).min().item()
+
+
+@pytest.mark.parametrize("method", HARMLESS)
+def test_raises_no_loss(method: str) -> None:
+    for seed in range(5):
+        rows = conflicting_rows(seed)
+        assert least_cosine(rows.sum(dim=0), rows) < -0.05, "the sum would raise one"
+        assert least_cosine(all_weights(make(method), rows) @ rows, rows) > -5e-3  # DualProj's problem is regularised
+
+
+@pytest.mark.parametrize("method", SCALE_FREE)
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_goes_the_same_way_whatever_stands_in_front_of_a_path(method: str, factor: float) -> None:
+    rows = random_rows(0)
+    scaled = rows * torch.tensor([[1.0], [1.0], [factor]])
+    plain, other = (all_weights(make(method), each) @ each for each in (rows, scaled))
+    torch.testing.assert_close(plain / plain.norm(), other / other.norm(), rtol=1e-6, atol=1e-9)
+    equal, other = (all_weights(connected(Equal(), 2), each) @ each for each in (rows, scaled))
+    assert not torch.allclose(equal / equal.norm(), other / other.norm(), rtol=1e-2)
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:

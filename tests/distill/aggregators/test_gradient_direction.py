@@ -121,6 +121,46 @@ def test_goes_where_torchjd_goes(method: str, num_paths: int) -> None:
         assert total.item() == pytest.approx(1 + num_paths)
 
 
+@every_method
+@pytest.mark.parametrize("name", hard_rows(torch.ones(3, 7)))
+def test_goes_with_hard_gradients_where_torchjd_goes(method: str, name: str) -> None:
+    torchjd = pytest.importorskip("torchjd.aggregation")
+    rows = hard_rows(random_rows(0))[name]
+    _, gradient, _ = update(make(method), rows)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(0, method, 0))
+        wanted = getattr(torchjd, method)(**OPTIONS.get(method, {}))(rows)
+    if bool(wanted.isfinite().all()):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-9 * rows.norm().item())
+    else:
+        assert name == "all zero"
+
+
+def test_the_order_of_the_paths_does_not_count() -> None:
+    rows, order = random_rows(0, 4), [0, 3, 1, 2]
+    for method in ("ConFIG", "TrimmedMean"):
+        plain, permuted = (update(make(method, 3), each)[1] for each in (rows, rows[order]))
+        torch.testing.assert_close(permuted, plain)
+
+
+def test_config_goes_the_same_way_whatever_stands_in_front_of_a_path_and_raises_no_loss() -> None:
+    rows = random_rows(0)
+    scaled = rows * torch.tensor([[1.0], [1.0], [1e3]])
+    plain, other = (update(make("ConFIG"), each)[1] for each in (rows, scaled))
+    torch.testing.assert_close(plain / plain.norm(), other / other.norm())
+    for seed in range(5):
+        rows = random_rows(seed)
+        rows[1] -= 2 * rows[0]
+        assert bool((rows @ update(make("ConFIG"), rows)[1] > 0).all())
+
+
+@every_method
+def test_what_is_reported_is_no_rounding_where_gradients_depend_on_each_other(method: str) -> None:
+    rows = random_rows(0).float()
+    rows[2] = (rows[0] + rows[1]) / 3
+    assert bool((update(make(method), rows)[2].abs() < 10).all())
+
+
 def test_outside_the_scope_the_plain_sum_counts() -> None:
     # An adapter of the path's own, with slope 3.
     losses, shared = losses_with_rows(PERPENDICULAR)

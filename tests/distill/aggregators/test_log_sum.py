@@ -90,13 +90,23 @@ def test_a_loss_of_zero_stays_finite() -> None:
     assert features.grad.item() == 0
 
 
+@pytest.mark.parametrize("value", [0.0, -1e-6])  # the latter by rounding
+def test_the_smallest_epsilon_is_enough_in_float32(value: float) -> None:
+    losses = losses_of(value, 1.0, dtype=torch.float32)
+    aggregate = connected(LogSum(epsilon=1e-30), 2)(losses)
+    aggregate.total.backward()
+    assert aggregate.total.isfinite()
+    torch.testing.assert_close(losses.paths.grad.tolist(), [1e30, 1.0])
+
+
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
         ({"granularity": "stage"}, "granularity must be 'path', 'layer' or a mapping of groups"),
         ({"alpha_distill": -1}, "alpha_distill must be a finite number of at least 0, found -1"),
-        ({"epsilon": 0}, "epsilon must be a finite number above 0, found 0"),
-        ({"epsilon": math.nan}, "epsilon must be a finite number above 0, found nan"),
+        ({"epsilon": 0}, "epsilon must be a finite number of at least 1e-30, found 0"),
+        ({"epsilon": 1e-50}, "epsilon must be a finite number of at least 1e-30, found 1e-50"),  # 0 in float32
+        ({"epsilon": math.nan}, "epsilon must be a finite number of at least 1e-30, found nan"),
     ],
 )
 def test_options_are_checked_at_construction(options: dict[str, Any], rule: str) -> None:

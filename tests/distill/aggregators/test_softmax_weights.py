@@ -116,13 +116,25 @@ def test_options_of_the_optimiser() -> None:
     assert SoftmaxWeights(learning_rate=0.1, weight_decay=None).parameter_options() == {"lr": 0.1}
 
 
+@pytest.mark.parametrize("value", [0.0, -1e-6])  # the latter by rounding
+def test_the_smallest_epsilon_is_enough_in_float32(value: float) -> None:
+    aggregator = connected(SoftmaxWeights(epsilon=1e-30), 2)
+    losses = losses_of(value, 1.0, dtype=torch.float32)
+    aggregate = aggregator(losses)
+    aggregate.total.backward()
+    assert aggregate.total.isfinite()
+    assert losses.paths.grad.isfinite().all()
+    assert aggregator.theta.grad.isfinite().all()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
         ({"alpha_distill": -1}, "alpha_distill must be a finite number of at least 0, found -1"),
         ({"entropy": -1}, "entropy must be a finite number of at least 0, found -1"),
         ({"temperature": 0}, "temperature must be a finite number above 0, found 0"),
-        ({"epsilon": 0}, "epsilon must be a finite number above 0, found 0"),
+        ({"epsilon": 0}, "epsilon must be a finite number of at least 1e-30, found 0"),
+        ({"epsilon": 1e-50}, "epsilon must be a finite number of at least 1e-30, found 1e-50"),  # 0 in float32
         ({"learning_rate": 0}, "learning_rate must be a finite number above 0, found 0"),
         ({"weight_decay": -1}, "weight_decay must be a finite number of at least 0, found -1"),
     ],
