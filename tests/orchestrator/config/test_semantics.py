@@ -100,7 +100,7 @@ def test_groups_and_modifiers_are_read_and_their_defaults_filled_in(tmp_path):
     gate, bound = aggregator["modifiers"]
     assert gate == {
         "use": "CosineGate", "scope": "taps", "every": 5, "smoothing": 0.9, "z": 2.0, "form": "hard", "start": "open",
-        "wait": 3, "dense": 0,
+        "wait": 3, "dense": 30,
     }  # fmt: skip
     assert bound == {"use": "Bound", "max_weight": None, "growth": 6.0, "over": 10}
 
