@@ -137,12 +137,7 @@ class Aggregator(nn.Module, ABC):
             ValueError: this aggregator would diverge on a path that can be negative; a group names no path, or a path
                 is not in exactly one group.
         """
-        if negative and not self.accepts_negative:
-            raise ValueError(
-                f"{type(self).__name__} takes losses from zero up: below, a logarithm or a ratio of losses has no "
-                "meaning and can send a weight to infinity, "
-                f"and these paths can be negative: {', '.join(negative)}; use Equal or Fixed for them"
-            )
+        self.check_paths(list(layers), negative)
         owners = [path for path, names in layers.items() for _ in names]
         if self.granularity == "layer":
             self.keys = tuple(f"{path}.{layer}" for path, names in layers.items() for layer in names)
@@ -158,6 +153,25 @@ class Aggregator(nn.Module, ABC):
         for modifier in self._modifiers():
             modifier.connect(self.keys)
         self.allocate(len(self.keys))
+
+    def check_paths(self, paths: Sequence[str], negative: Sequence[str] = ()) -> None:
+        """Refuse what can be refused before the layers of the paths are known; :meth:`connect` does so, too.
+
+        Args:
+            paths: their names.
+            negative: the names of those that declare they can be negative.
+
+        Raises:
+            ValueError: as :meth:`connect`.
+        """
+        if negative and not self.accepts_negative:
+            raise ValueError(
+                f"{type(self).__name__} takes losses from zero up: below, a logarithm or a ratio of losses has no "
+                "meaning and can send a weight to infinity, "
+                f"and these paths can be negative: {', '.join(negative)}; use Equal or Fixed for them"
+            )
+        if not isinstance(self.granularity, str):
+            self._groups(paths)
 
     def allocate(self, num_keys: int) -> None:
         """Create parameters and buffers for ``num_keys`` losses; most aggregators need none."""
