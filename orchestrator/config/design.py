@@ -40,8 +40,8 @@ class Design:
     A grid is crossed with path sets, aggregators and all other grids; every arm runs on all seeds. The student alone
     is added for each seed and each grid value that concerns it. With ``run.num_arms``, arms are proposed instead, the
     grids being choices among others. An aggregator that refuses a path set, such as Single a set of two, is left out
-    with that set, and ``notes`` say so. An option of an aggregator that maps names of paths, or of layers, to values (the
-    weights of Fixed) is cut down to the paths of the set; so are the groups of its ``granularity``.
+    with that set, and ``notes`` say so. An option of an aggregator that maps names of paths, or of layers, to values
+    (the weights of Fixed) is cut down to the paths of the set; so are the groups of its ``granularity``.
 
     Args:
         experiment: the resolved file.
