@@ -101,8 +101,7 @@ def _documented(name: str) -> list[str]:
 
 
 def _signature(name: str, target: Any, slot: Slot) -> str:
-    hidden = (*slot.reserved, *slot.offers)
-    options = [describe_option(option) for option in schema(target).options.values() if option.name not in hidden]
+    options = [describe_option(option) for option in schema(target).shown((*slot.reserved, *slot.offers))]
     return f"{name}({', '.join(options)})"
 
 

@@ -231,6 +231,11 @@ def test_every_name_has_documentation_that_a_terminal_can_show(capsys):
             assert ":`" not in shown, name
 
 
+def test_ls_offers_no_option_that_is_refused(capsys):
+    assert run("ls", "GradientDirection") == 0
+    assert "modifiers =" not in capsys.readouterr().out
+
+
 def test_ls_of_a_misspelt_name_suggests_one(capsys):
     assert run("ls", "LogSun") == 2
     assert "nothing is called 'LogSun'" in (said := capsys.readouterr().err)
