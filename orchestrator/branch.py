@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.aggregators import Aggregator
-from distill.annotations import rejection
+from distill.annotations import named_first, rejection
 from distill.build import build
 from distill.data.base import Dataset
 from distill.paths import Path
@@ -173,7 +173,8 @@ def _refused_layers(experiment: Experiment, builder: _Builder) -> list[Problem]:
             aggregator.connect({path.name: path.layers for path in branch.paths})
         except ValueError as error:
             origin = design.arm(run.assignment).choices["aggregator"].origin
-            problems.append(rejection(error, spec).under(origin))
+            problem = named_first(str(error), spec) or Problem("", str(error))
+            problems.append(problem.under(origin))
     return problems
 
 

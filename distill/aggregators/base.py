@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.aggregators.gradients import Gradients
 from distill.aggregators.modifiers.base import Modifier
+from distill.aggregators.names import listed, meant
 from distill.aggregators.needs import Needs
 from distill.gradient_scope import Scope
 
@@ -88,6 +89,8 @@ class Aggregator(nn.Module, ABC):
     """Whether the task's loss gets a weight too, instead of 1; an option may decide it."""
     separate: ClassVar[bool] = True
     """Whether the weight of a loss depends on no other loss."""
+    refused_options: ClassVar[tuple[str, ...]] = ()
+    """Options shared by all that this one refuses: they are not offered."""
     compiles: ClassVar[bool] = True
     """Whether ``torch.compile`` can make it part of one graph; not where it takes gradients on the way."""
 
@@ -113,6 +116,11 @@ class Aggregator(nn.Module, ABC):
         for modifier in self._modifiers():
             needs = needs | modifier.needs
         return needs
+
+    @property
+    def kind(self) -> str:
+        """What has a weight of its own, in a word: ``path``, ``layer`` or ``group``."""
+        return self.granularity if isinstance(self.granularity, str) else "group"
 
     @property
     def own_needs(self) -> Needs:
@@ -244,11 +252,15 @@ class Aggregator(nn.Module, ABC):
         missing = [path for path in paths if path not in named]
         repeated = sorted({path for path in named if named.count(path) > 1})
         if unknown or missing or repeated or not all(groups.values()):
-            raise ValueError(
-                "granularity: every path must be in one group, and no group may be empty; "
-                f"paths in none: {', '.join(missing) or 'none'}; in several: {', '.join(repeated) or 'none'}; "
-                f"names of no path: {', '.join(unknown) or 'none'}; paths: {', '.join(paths) or 'none'}"
-            )
+            findings: dict[str, Sequence[str]] = {
+                "paths in none": missing,
+                "in several": repeated,
+                "names of no path": unknown,
+                "empty groups": [name for name, members in groups.items() if not members],
+                "paths": paths or ["none"],
+            }
+            rule = "granularity: every path must be in one group, and no group may be empty"
+            raise ValueError(f"{rule}; {listed(findings)}{meant(unknown, paths)}")
         return groups
 
 

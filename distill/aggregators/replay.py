@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.aggregators.base import Aggregate, Aggregator, Common, Losses, weighted_sum
-from distill.schema import nearest, suggestion
+from distill.aggregators.names import meant
 
 _ENDING = "/weight"
 
@@ -71,11 +71,12 @@ class Replay(Aggregator):
 
     def allocate(self, num_keys: int) -> None:
         found = {key: self._column(key) for key in self.keys}
-        missing = [f"{key}{suggestion(nearest(key, self._record.weights))}" for key in self.keys if not found[key]]
+        missing = [key for key in self.keys if not found[key]]
         if missing:
             raise ValueError(
                 f"file must hold the weight of every {self.granularity}; {self.file} has none of: "
                 f"{', '.join(missing)}; it has those of: {', '.join(self._record.weights) or 'none'}"
+                f"{meant(missing, self._record.weights)}"
             )
         columns = [self._record.weights[column] for column in found.values()]
         rows = self._record.progress

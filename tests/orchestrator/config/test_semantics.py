@@ -117,7 +117,7 @@ def test_groups_and_modifiers_are_read_and_their_defaults_filled_in(tmp_path):
         ),
         ("every: 5", "form: hrd", r":10: aggregator\.modifiers\.0\.form: .* Did you mean 'hard'\?"),
         ("[attention]", "attention", r":8: aggregator\.granularity\.early: must be a list \(of text\)"),
-        ("logits]}", "logit]}", r":6: aggregator: granularity: .*in none: logits; .*names of no path: logit;"),
+        ("logits]}", "logit]}", r":8: aggregator\.granularity: .*in none: logits; .*: logit; .* 'logits'\?"),
         ("epochs: 1", "epochs: 1, compile: true", r":5: train\.compile: must be false with CosineGate, which takes"),
     ],
 )
