@@ -250,6 +250,46 @@ def test_a_path_that_is_in_every_set_cannot_be_told(folder, capsys):
     assert "Cannot tell: the effect of soft_target" in shown
 
 
+@pytest.mark.parametrize(
+    ("held_out", "words"),
+    [
+        (
+            0.99,
+            ["takes 127 of the 128 training images for DistPro", "the 1 that are left are less than one batch of 32"],
+        ),
+        (0.001, ["must take at least one image"]),
+    ],
+)
+def test_images_that_are_held_out_are_named_as_what_is_too_many_or_too_few(held_out, words, folder, capsys):
+    text = FILE.replace("{use: Equal}", f"{{use: DistPro, held_out: {held_out}}}")
+    status, said = check(text, capsys)
+    assert status == 2
+    assert said.startswith("experiment.yaml:21: search.aggregator.grid.0.held_out: "), said
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "words"),
+    [
+        ("Fixed, weights: {soft_target: 1, atention: 1, nst: 1}", "weights", "Did you mean 'attention'?"),
+        ("Chebyshev, weights: {soft_target: 1, atention: 1, nst: 1}", "weights", "Did you mean 'attention'?"),
+        ("Order, order: [soft_target, atention, nst]", "order", "Did you mean 'attention'?"),
+        ("LogSum, granularity: {all: [soft_target, atention, nst]}", "granularity", "Did you mean 'attention'?"),
+        ("LogSum, granularity: {all: [soft_target, attention, nst], rest: []}", "granularity", "empty groups: rest;"),
+        ("GradientBalance, method: FairGrad", "options.alpha", "must be given: FairGrad has no default for it"),
+        ("GradientBalance, method: PCD, options: {tua: 1}", "options.tua", "Did you mean 'tau'?"),
+        ("GradientBalance, method: Krum, options: {n_byzantine: 2}", "options.n_byzantine", "at least 5 gradients"),
+    ],
+)
+def test_what_an_aggregator_refuses_is_said_under_its_option(spec, key, words, folder, capsys):
+    text = FILE.partition("search:")[0].replace("{use: Adaptive}", f"{{use: {spec}}}")
+    status, said = check(text, capsys)
+    assert status == 2
+    assert said.startswith(f"experiment.yaml:14: aggregator.{key}: "), said
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
 LAYERS = ("soft_target.logits", "attention.layer1", "attention.layer2", "attention.layer3")
 BY_LAYER = {
     "Fixed": ("weights", "{{{0}: 1, {1}: 2, {2}: 3, {3}: 4}}"),
