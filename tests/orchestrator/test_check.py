@@ -250,6 +250,38 @@ def test_a_path_that_is_in_every_set_cannot_be_told(folder, capsys):
     assert "Cannot tell: the effect of soft_target" in shown
 
 
+DECIDABLE = {
+    "several seeds": (
+        "",
+        "Smallest effects that four of five such sweeps would decide, in units of the noise of one run: ",
+    ),
+    "one seed": (
+        "search.seed={grid: [0]}",
+        "Nothing can be decided with one seed, which shows no noise: give search.seed several",
+    ),
+    "no searched seed": (
+        "search={paths: {sets: [[nst], [attention, nst]]}}",
+        "Nothing can be decided with one seed, which",
+    ),
+    "arms that are proposed": (
+        "run.num_arms=3",
+        "What can be decided is not known beforehand: with run.num_arms, arms are",
+    ),
+    "no sweep": ("search=null", ""),
+}
+
+
+@pytest.mark.parametrize("case", DECIDABLE)
+def test_the_plan_says_what_can_be_decided_or_why_nothing(case, folder, capsys):
+    setting, line = DECIDABLE[case]
+    status, shown = check(FILE, capsys, *filter(None, [setting]))
+    assert status == 0, shown
+    said = [each for each in shown.splitlines() if "decide" in each]
+    assert len(said) == bool(line)
+    assert all(each.startswith(line) for each in said)
+    assert ("the noise of one run, in points of the metric, is measured by the sweep itself" in shown) == (not setting)
+
+
 @pytest.mark.parametrize(
     ("held_out", "words"),
     [
