@@ -26,6 +26,7 @@ from orchestrator.config.document import Document
 from orchestrator.config.errors import Mistake, UserError
 from orchestrator.config.experiment import Experiment, canonical_json
 from orchestrator.config.labels import labels
+from orchestrator.config.semantics import branches
 from orchestrator.config.structure import structure
 from orchestrator.store import expected_runs
 
@@ -117,11 +118,11 @@ def build_branches(experiment: Experiment) -> list[Branch]:
     """
     builder = _Builder()
     mistakes: list[Mistake] = []
-    branches: dict[str, Branch] = {}
+    built: dict[str, Branch] = {}
     for document in _model_documents(experiment):
         branch, problems = builder.build(complete(structure(document)))
         mistakes += document.mistakes(problems)
-        branches.setdefault(canonical_json(branch.plain()), branch)
+        built.setdefault(canonical_json(branch.plain()), branch)
     for document in _path_documents(experiment):
         _, problems = builder.build(complete(structure(document)))
         mistakes += document.mistakes(problems)
@@ -129,7 +130,7 @@ def build_branches(experiment: Experiment) -> list[Branch]:
         mistakes = experiment.document.mistakes(_refused_layers(experiment, builder))
     if mistakes:
         raise UserError.about(mistakes)
-    return list(branches.values())
+    return list(built.values())
 
 
 def _model_documents(experiment: Experiment) -> Iterator[Document]:
@@ -156,26 +157,37 @@ def _path_documents(experiment: Experiment) -> Iterator[Document]:
 
 def _refused_layers(experiment: Experiment, builder: _Builder) -> list[Problem]:
     """Connect what gives each layer a weight: :func:`orchestrator.config.refusal.refusal` knows no layers yet."""
+    if not any(_weighs_layers(structure(document)) for document in branches(experiment)):
+        return []
     design = Design(experiment)
     seen: set[str] = set()
-    problems = []
+    problems: list[Problem] = []
     for run in expected_runs(design):
         spec = run.config["aggregator"]
         key = canonical_json([run.config[section] for section in (*MODEL_SECTIONS, "paths", "aggregator")])
         if run.kind == "student" or key in seen:
             continue
         seen.add(key)
-        aggregator: Aggregator = build(spec, AGGREGATOR, modules=experiment.modules)
-        if aggregator.granularity != "layer":
+        resolved = structure(Document(experiment.document.path, run.config))
+        if not _weighs_layers(resolved):
             continue
-        branch, _ = builder.build(structure(Document(experiment.document.path, run.config)))
+        branch, wrong = builder.build(resolved)
+        if wrong:
+            problems += wrong
+            continue
         try:
+            aggregator: Aggregator = build(spec, AGGREGATOR, modules=experiment.modules)
             aggregator.connect({path.name: path.layers for path in branch.paths})
         except ValueError as error:
             origin = design.arm(run.assignment).choices["aggregator"].origin
             problem = named_first(str(error), spec) or Problem("", str(error))
             problems.append(problem.under(origin))
     return problems
+
+
+def _weighs_layers(experiment: Experiment) -> bool:
+    aggregator: Aggregator = build(experiment.aggregator, AGGREGATOR, modules=experiment.modules)
+    return aggregator.key_kind == "layer"
 
 
 class _Builder:

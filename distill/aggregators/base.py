@@ -118,7 +118,7 @@ class Aggregator(nn.Module, ABC):
         return needs
 
     @property
-    def kind(self) -> str:
+    def key_kind(self) -> str:
         """What has a weight of its own, in a word: ``path``, ``layer`` or ``group``."""
         return self.granularity if isinstance(self.granularity, str) else "group"
 

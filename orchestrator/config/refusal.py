@@ -22,7 +22,7 @@ def refusal(aggregator: Mapping[str, Any], paths: Mapping[str, Any], modules: Se
     try:
         made: Aggregator = build(aggregator, AGGREGATOR, modules=modules)
         made.check_paths(list(paths), negative)
-        if made.granularity != "layer":
+        if made.key_kind != "layer":
             # Which layers a path has does not matter to weights of paths and groups. Weights of layers are asked for
             # once both models are built; see orchestrator.branch.
             made.connect(dict.fromkeys(paths, ("layer",)), negative)

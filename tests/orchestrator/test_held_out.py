@@ -116,8 +116,8 @@ def test_the_plan_says_how_many(tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["check", str(FILE), storage, grid]) == 0
     assert "128 for training, 64 of these held out by DistPro (0.5)," in capsys.readouterr().out
     for share, said in (
-        (0.001, "command line: aggregator: held_out must take at least one image of the training images"),
-        (0.9, "data: 13 training images are less than one batch of 32"),
+        (0.001, "command line: aggregator.held_out: must take at least one image of the training images"),
+        (0.9, "and the 13 that are left are less than one batch of 32"),
     ):
         learns = f"aggregator={{use: DistPro, held_out: {share}}}"
         assert cli.main(["check", str(FILE), storage, "search=null", learns]) == 2
