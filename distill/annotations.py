@@ -95,10 +95,18 @@ def describe(annotation: Any) -> str:
         return SCALARS[kind][0]
     if kind is tuple or kind in LISTS:
         inner = [arg for arg in typing.get_args(annotation)[:1] if arg is not Any]
-        return f"a list (of {describe(inner[0])})" if inner else "a list"
+        return f"a list (of {_several(inner[0])})" if inner else "a list"
     if kind is dict or kind is Mapping or is_dataclass(kind):
         return "a mapping"
     return f"a {getattr(kind, '__name__', str(annotation))}"
+
+
+def _several(annotation: Any) -> str:
+    """Say what an annotation wants of the items of a list: ``text``, ``modifiers`` for Modifier."""
+    kind = typing.get_origin(annotation) or annotation
+    if not inspect.isclass(kind) or kind in SCALARS or _is_plain(kind):
+        return describe(annotation)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower() + "s"
 
 
 def _wrong(value: Any, annotation: Any, advice: str = "") -> Fitted:
@@ -133,17 +141,21 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def _union(value: Any, annotation: Any, leaf: Leaf | None) -> Fitted:
-    """Take the first member that fits; otherwise report inside the member that the value was evidently meant for."""
+    """Take the first member that fits; otherwise report inside the member that the value was evidently meant for.
+
+    A misspelt word is reported with all that is valid beside it.
+    """
     results = {member: fit(value, member, leaf) for member in _alternatives(annotation)}
     for result in results.values():
         if not result[1]:
             return result
     members = [member for member in results if _is_plain(member) or (leaf and leaf(value, member) is not None)]
     meant = [member for member in members if _is_meant(value, member, leaf)]
-    meant += [member for member in members if any(problem.nearest for problem in results[member][1])]
     if meant:
         return results[meant[0]]
-    return _wrong(value, Union[tuple(members or results)])  # noqa: UP007  # made at run time
+    _, problems = _wrong(value, Union[tuple(members or results)])  # noqa: UP007  # made at run time
+    close = next((problem.nearest for member in members for problem in results[member][1] if problem.nearest), "")
+    return value, [Problem("", f"{problems[0].message}.", close)] if close else problems
 
 
 def _is_meant(value: Any, annotation: Any, leaf: Leaf | None) -> bool:
@@ -177,7 +189,8 @@ def _ruled(value: Any, annotation: Any, again: Fit) -> Fitted:
 def _list(value: Any, args: Sequence[Any], again: Fit) -> Fitted:
     inner = args[0] if args else Any
     if not isinstance(value, list | tuple):
-        return _wrong(value, types.GenericAlias(list, (inner,)))
+        is_item = bool(args) and inner is not Any and not again(value, inner)[1]
+        return _wrong(value, types.GenericAlias(list, (inner,)), "; put it in a list" if is_item else "")
     results = [again(item, inner) for item in value]
     return [fitted for fitted, _ in results], _numbered(results)
 
@@ -229,15 +242,21 @@ def rejection(error: Exception, options: Mapping[str, Any]) -> Problem:
     A message that does neither is about the whole.
     """
     message = str(error) or type(error).__name__
+    about = named_first(message, options)
+    if about is not None:
+        return about
+    words = re.split(r"[\s:,()=]+", message)
+    shown = [name for name, value in options.items() if not isinstance(value, bool) and str(value) in words]
+    return Problem(shown[0] if len(shown) == 1 else "", message)
+
+
+def named_first(message: str, options: Collection[str]) -> Problem | None:
+    """Return a complaint as a problem of the option that it begins with; ``None``: it begins with none of these."""
     named = NAMED_FIRST.match(message)
     parts = re.split(r"[.\[\]]+", named[0].rstrip("]")) if named else []
     while parts and parts[0] not in options:
         parts.pop(0)
-    if named and parts:
-        return Problem(".".join(parts), message[named.end() :].lstrip(" :"))
-    words = re.split(r"[\s:,()=]+", message)
-    shown = [name for name, value in options.items() if not isinstance(value, bool) and str(value) in words]
-    return Problem(shown[0] if len(shown) == 1 else "", message)
+    return Problem(".".join(parts), message[named.end() :].lstrip(" :")) if named and parts else None
 
 
 NAMED_FIRST = re.compile(r"[A-Za-z_]\w*(\.\w+|\[\d+\])*(?![\w(])")

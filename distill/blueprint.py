@@ -9,7 +9,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from distill.annotations import rejection
+from distill.annotations import named_first, rejection
 from distill.schema import Problem, is_plain, join, schema
 
 
@@ -55,7 +55,9 @@ class Blueprint:
         try:
             made = self.target(**options, **offered)
         except (TypeError, ValueError) as error:
-            raise RejectedError(rejection(error, self.options)) from error
+            # What the file leaves at its default may be what does not go with the rest of it.
+            problem = named_first(str(error), {**self.defaults, **self.options}) or rejection(error, self.options)
+            raise RejectedError(problem) from error
         for name, value in self.attached.items():
             setattr(made, name, value)
         return made

@@ -65,10 +65,17 @@ class Schema:
     Attributes:
         options: by name, in order.
         is_open: whether it takes any further option (``**kwargs`` that lead nowhere).
+        refused: names of those that the constructor passes on to a base and refuses all the same, as the class says
+            by ``refused_options``: they can be given, to hear why, but are not offered.
     """
 
     options: Mapping[str, Option]
     is_open: bool = False
+    refused: tuple[str, ...] = ()
+
+    def shown(self, hidden: Collection[str] = ()) -> list[Option]:
+        """Return the options that are offered, without the ``hidden`` ones."""
+        return [option for name, option in self.options.items() if name not in (*hidden, *self.refused)]
 
     def accepts(self, name: str) -> bool:
         """Whether an option of this name may be given."""
@@ -103,6 +110,7 @@ def schema(target: Callable[..., Any]) -> Schema:
     where its ``**kwargs`` lead to nothing that names options.
     """
     options: dict[str, Option] = {}
+    refused: tuple[str, ...] = getattr(target, "refused_options", ())
     for position, function in enumerate(_chain(target)):
         hints = _hints(function)
         parameters = list(inspect.signature(function).parameters.values())
@@ -113,9 +121,9 @@ def schema(target: Callable[..., Any]) -> Schema:
                 option = Option(parameter.name, hints.get(parameter.name, Any), parameter.default)
                 options.setdefault(parameter.name, option)
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
-            return Schema(options)
+            return Schema(options, refused=refused)
     own = 0 if inspect.isclass(target) else len(inspect.signature(target).parameters)
-    return Schema(options, is_open=not inspect.isclass(target) and len(options) < own)
+    return Schema(options, is_open=not inspect.isclass(target) and len(options) < own, refused=refused)
 
 
 def _chain(target: Callable[..., Any]) -> Iterable[Callable[..., Any]]:
@@ -191,7 +199,7 @@ def fit_options(
         elif known.is_open:
             fitted[name] = value
         else:
-            problems.append(_unknown(name, known, owner, noun, reserved))
+            problems.append(_unknown(name, known, owner, noun, reserved, preset_of(target)))
     # A misspelt name is one mistake, not a missing one besides.
     accounted = {*values, *given, *(problem.nearest for problem in problems if "." not in problem.key)}
     required = [option.name for option in known.options.values() if option.default is REQUIRED]
@@ -200,14 +208,25 @@ def fit_options(
     return fitted, problems
 
 
-def _unknown(name: str, known: Schema, owner: str, noun: str, reserved: Mapping[str, str]) -> Problem:
-    names = [option for option in known.options if option not in reserved]
+def preset_of(function: Callable[..., Any]) -> type | None:
+    """Return the class that a function makes with some of its options fixed; ``None`` for a class."""
+    returned = return_type(function) if inspect.isfunction(function) else None
+    return returned if inspect.isclass(returned) else None
+
+
+def _unknown(
+    name: str, known: Schema, owner: str, noun: str, reserved: Mapping[str, str], preset: type | None
+) -> Problem:
+    if preset is not None and name in schema(preset).options:
+        whole = f"it is a preset of {preset.__name__}, which has; {_takes(known, reserved)}"
+        return Problem(name, f"{owner} has no {noun} '{name}': {whole}")
+    names = [option.name for option in known.shown(reserved)]
     close = nearest(name, names) or (names[0] if len(names) == 1 else "")
     return Problem(name, f"{owner} has no {noun} '{name}'; {_takes(known, reserved)}.", close)
 
 
 def _takes(known: Schema, reserved: Mapping[str, str]) -> str:
-    shown = [describe_option(option) for option in known.options.values() if option.name not in reserved]
+    shown = [describe_option(option) for option in known.shown(reserved)]
     return f"it takes {', '.join(shown) or 'none'}"
 
 

@@ -112,13 +112,18 @@ class Slot:
             meant = next(iter(elsewhere), "") or nearest(last, found)
             public = [f"a public name of {outside}" for outside in self.outside]
             valid = ", or ".join([*([", ".join(sorted(found))] if found else []), *public])
-            return UnknownNameError(f"unknown {self.name} '{name}'; valid: {valid}.", meant)
+            return UnknownNameError(f"unknown {self.name} '{name}'{self._misplaced(name)}; valid: {valid}.", meant)
         close = nearest(last, found)
         message = (
             f"{module} has no {self.name} '{last}': it must be public and defined there, a class below "
             f"{self.base.replace(':', '.')} or a function annotated to return one."
         )
         return UnknownNameError(message, f"{module}.{close}" if close else "")
+
+    def _misplaced(self, name: str) -> str:
+        """Say what else has this name, and does not belong here."""
+        kinds = [slot.name for slot in SLOTS.values() if slot is not self and name in slot.registry()]
+        return f", for {name} is {_article(kinds[0])}" if kinds else ""
 
     def _not_allowed(self, name: str, modules: Sequence[str]) -> UnknownNameError:
         allowed = " or ".join([*self.outside, *modules])
@@ -133,6 +138,10 @@ class UnknownNameError(ValueError):
     def __init__(self, message: str, nearest_name: str = "") -> None:
         super().__init__(message)
         self.problem = Problem("use", message, nearest_name)
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _class(where: str) -> type:

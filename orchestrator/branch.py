@@ -10,22 +10,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from distill.annotations import rejection
+from distill.aggregators import Aggregator
+from distill.annotations import named_first, rejection
 from distill.build import build
 from distill.data.base import Dataset
 from distill.paths import Path
 from distill.schema import Problem
-from distill.slots import DATASET, PATH, TASK
+from distill.slots import AGGREGATOR, DATASET, PATH, TASK
 from distill.taps import OUTPUT, Probe, probe
 from distill.tasks import Task
 from orchestrator.assemble import assemble_model, draw_model, model_sizes
 from orchestrator.config.complete import complete
-from orchestrator.config.design import with_choices
+from orchestrator.config.design import Design, with_choices
 from orchestrator.config.document import Document
 from orchestrator.config.errors import Mistake, UserError
 from orchestrator.config.experiment import Experiment, canonical_json
 from orchestrator.config.labels import labels
+from orchestrator.config.semantics import branches
 from orchestrator.config.structure import structure
+from orchestrator.store import expected_runs
 
 SAMPLE_SIZE = 2
 MODEL_SECTIONS = ("data", "task", "student", "teacher")
@@ -49,6 +52,7 @@ class ConnectedPath:
     Attributes:
         name: of the path.
         use: its class.
+        layers: the names of its losses.
         connections: its tap pairs.
         adapter_parameters: learned numbers of its own.
         compares: whose images it compares with each other: of a worker's ``share``, or the whole ``batch``; empty
@@ -57,6 +61,7 @@ class ConnectedPath:
 
     name: str
     use: str
+    layers: tuple[str, ...]
     connections: tuple[Connection, ...]
     adapter_parameters: int
     compares: Literal["", "share", "batch"] = ""
@@ -108,21 +113,24 @@ def build_branches(experiment: Experiment) -> list[Branch]:
         experiment: a file that :func:`orchestrator.config.semantics.semantics` has passed.
 
     Raises:
-        UserError: shapes cannot meet, a tap is missing, weights cannot be loaded; all such mistakes at once.
+        UserError: shapes cannot meet, a tap is missing, weights cannot be loaded, or an aggregator of weights by layer
+            does not take the layers; all such mistakes at once.
     """
     builder = _Builder()
     mistakes: list[Mistake] = []
-    branches: dict[str, Branch] = {}
+    built: dict[str, Branch] = {}
     for document in _model_documents(experiment):
         branch, problems = builder.build(complete(structure(document)))
         mistakes += document.mistakes(problems)
-        branches.setdefault(canonical_json(branch.plain()), branch)
+        built.setdefault(canonical_json(branch.plain()), branch)
     for document in _path_documents(experiment):
         _, problems = builder.build(complete(structure(document)))
         mistakes += document.mistakes(problems)
+    if not mistakes:
+        mistakes = experiment.document.mistakes(_refused_layers(experiment, builder))
     if mistakes:
         raise UserError.about(mistakes)
-    return list(branches.values())
+    return list(built.values())
 
 
 def _model_documents(experiment: Experiment) -> Iterator[Document]:
@@ -145,6 +153,41 @@ def _path_documents(experiment: Experiment) -> Iterator[Document]:
         if key.startswith("paths."):
             for choice in domain.choices:
                 yield with_choices(document, {key: choice})
+
+
+def _refused_layers(experiment: Experiment, builder: _Builder) -> list[Problem]:
+    """Connect what gives each layer a weight: :func:`orchestrator.config.refusal.refusal` knows no layers yet."""
+    if not any(_weighs_layers(structure(document)) for document in branches(experiment)):
+        return []
+    design = Design(experiment)
+    seen: set[str] = set()
+    problems: list[Problem] = []
+    for run in expected_runs(design):
+        spec = run.config["aggregator"]
+        key = canonical_json([run.config[section] for section in (*MODEL_SECTIONS, "paths", "aggregator")])
+        if run.kind == "student" or key in seen:
+            continue
+        seen.add(key)
+        resolved = structure(Document(experiment.document.path, run.config))
+        if not _weighs_layers(resolved):
+            continue
+        branch, wrong = builder.build(resolved)
+        if wrong:
+            problems += wrong
+            continue
+        try:
+            aggregator: Aggregator = build(spec, AGGREGATOR, modules=experiment.modules)
+            aggregator.connect({path.name: path.layers for path in branch.paths})
+        except ValueError as error:
+            origin = design.arm(run.assignment).choices["aggregator"].origin
+            problem = named_first(str(error), spec) or Problem("", str(error))
+            problems.append(problem.under(origin))
+    return problems
+
+
+def _weighs_layers(experiment: Experiment) -> bool:
+    aggregator: Aggregator = build(experiment.aggregator, AGGREGATOR, modules=experiment.modules)
+    return aggregator.key_kind == "layer"
 
 
 class _Builder:
@@ -242,7 +285,7 @@ def _connect(
         )
         for pair in path.pairs
     )
-    return ConnectedPath(name, str(spec["use"]), connections, count_parameters(path), _compares(path)), []
+    return ConnectedPath(name, str(spec["use"]), path.layers, connections, count_parameters(path), _compares(path)), []
 
 
 def _compares(path: Path) -> Literal["", "share", "batch"]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from distill.schema import describe_option, nearest, schema, suggestion
 from distill.slots import AGGREGATOR, DATASET, MODEL, MODIFIER, OPTIMIZER, PATH, SCHEDULER, TASK, TRANSFORM, Slot
@@ -32,18 +35,20 @@ SHOWN_OUTSIDE = ("optimizers", "schedulers")
 """Kinds of which we have none of our own."""
 
 
-def ls(kind: str | None) -> int:
-    """Print what a file can name: name, options, and the first line of the documentation.
+def ls(what: str | None) -> int:
+    """Print what a file can name: name, options, and the first line of the documentation; of one thing, all of it.
 
     Args:
-        kind: one of ``KINDS``; ``None``: paths, aggregators, modifiers, tasks, models, data sets and search spaces.
+        what: one of ``KINDS``, or the name of one thing as a file has it; ``None``: paths, aggregators, modifiers,
+            tasks, models, data sets and search spaces.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: there is no such kind, and nothing has the name.
     """
-    if kind is not None and kind not in KINDS:
-        raise UserError([f"no kind '{kind}' to list; there are {', '.join(KINDS)}.{suggestion(nearest(kind, KINDS))}"])
-    kinds = (kind,) if kind else tuple(name for name in KINDS if name not in ("transforms", *SHOWN_OUTSIDE))
+    if what is not None and what not in KINDS:
+        print("\n\n".join(_documented(what)))
+        return 0
+    kinds = (what,) if what else tuple(name for name in KINDS if name not in ("transforms", *SHOWN_OUTSIDE))
     for position, name in enumerate(kinds):
         if len(kinds) > 1:
             print(f"{'' if position == 0 else chr(10)}{name}")
@@ -80,6 +85,37 @@ def cp(name: str, destination: str, *, force: bool) -> int:
     return 0
 
 
+def _documented(name: str) -> list[str]:
+    """Return kind, name, options and documentation of everything that has this name."""
+    ours = {slot: slot.offered() if "." in name else slot.registry() for slot in REGISTRIES.values()}
+    found = [(slot, offered[name]) for slot, offered in ours.items() if name in offered]
+    if not found:
+        known = [*KINDS, *(each for offered in ours.values() for each in offered)]
+        message = f"nothing is called '{name}'; distillery ls lists names, ls KIND those of {', '.join(KINDS)}."
+        raise UserError([f"{message}{suggestion(nearest(name, known))}"])
+    return [
+        f"{slot.name}: {_signature(name, target, slot)}\n\n"
+        + textwrap.indent(_readable(inspect.getdoc(target) or "no documentation"), "    ")
+        for slot, target in found
+    ]
+
+
+def _signature(name: str, target: Any, slot: Slot) -> str:
+    options = [describe_option(option) for option in schema(target).shown((*slot.reserved, *slot.offers))]
+    return f"{name}({', '.join(options)})"
+
+
+def _summary(target: Any) -> str:
+    """Return the first line of the documentation."""
+    return _readable((inspect.getdoc(target) or "").partition("\n")[0])
+
+
+def _readable(documentation: str) -> str:
+    """Return documentation as a terminal shows it: of a cross-reference the last name, code in single backticks."""
+    text = re.sub(r":\w+:`~?(?:\w+[.])*(\w+)`", r"\1", documentation)
+    return re.sub(r"::$", ":", text.replace("``", "`"), flags=re.MULTILINE)
+
+
 def _shipped() -> dict[str, Traversable]:
     files = sorted(resources.files(SEARCH_SPACES).iterdir(), key=lambda file: file.name)
     return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
@@ -98,14 +134,11 @@ def _registry_lines(kind: str) -> Iterator[str]:
     slot = REGISTRIES[kind]
     found = slot.registry() or slot.offered()
     for name, target in sorted(found.items(), key=lambda item: item[0].lower()):
-        hidden = (*slot.reserved, *slot.offers)
-        options = [describe_option(option) for option in schema(target).options.values() if option.name not in hidden]
-        summary = (inspect.getdoc(target) or "").partition("\n")[0]
-        yield f"{name}({', '.join(options)})"
-        yield f"    {summary}"
+        yield _signature(name, target, slot)
+        yield f"    {_summary(target)}"
     for name, kind_of in slot.attached_classes().items():
         options = [describe_option(option) for option in schema(kind_of).options.values()]
         yield f"each also takes {name}: {{{', '.join(options)}}}"
-        yield f"    {(inspect.getdoc(kind_of) or '').partition(chr(10))[0]}"
+        yield f"    {_summary(kind_of)}"
     for module in slot.outside if slot.registry() else ():
         yield f"and every public {slot.name} of {module}, as {module}.NAME"

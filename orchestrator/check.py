@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill.annotations import named_first
 from distill.build import build
 from distill.data import Data, Subset
 from distill.data.base import Dataset
@@ -37,7 +38,7 @@ def make_plan(experiment: Experiment) -> Plan:
     design = Design(experiment)
     torch.set_num_threads(int(experiment.run.cpus_per_worker))  # what is measured is a run's speed
     runs = expected_runs(design)
-    samples, num_leaked = _read_sample(experiment, runs)
+    samples, num_leaked = _read_sample(design, runs)
     effects, undecidable = _effects(design)
     return Plan(
         design=design,
@@ -68,13 +69,14 @@ def _effects(design: Design) -> tuple[dict[str, float], dict[str, str]]:
     return {name: value for name, value in effects.items() if math.isfinite(value)}, undecidable_paths(planned)
 
 
-def _read_sample(experiment: Experiment, runs: Sequence[PlannedRun]) -> tuple[dict[str, int | None], int]:
+def _read_sample(design: Design, runs: Sequence[PlannedRun]) -> tuple[dict[str, int | None], int]:
     """List the data, read two images, and count.
 
     Returns:
         How many images each split has, and how many are held out of the training; and on how many of these a teacher
         trains that is trained here.
     """
+    experiment = design.experiment
     dataset: Dataset = build(experiment.data, DATASET, modules=experiment.modules)
     try:
         data = dataset.survey()
@@ -82,13 +84,12 @@ def _read_sample(experiment: Experiment, runs: Sequence[PlannedRun]) -> tuple[di
         channels = {int(image.shape[0]) for image in images}
         if channels != {data.image_shape[0]}:
             raise ValueError(f"images have {sorted(channels)} channels, expected {data.image_shape[0]}")
-        held_out = _held_out(dataset, data, experiment, runs)
-        left = len(data.train) - max(map(len, held_out.values()), default=0)
-        if left < experiment.train.batch_size:
-            found = f"{left:,} training images are less than one batch of {experiment.train.batch_size:,}"
+        if len(data.train) < experiment.train.batch_size:
+            found = f"{len(data.train):,} training images are less than one batch of {experiment.train.batch_size:,}"
             raise ValueError(f"{found}: lower train.batch_size")
     except (OSError, ValueError) as error:
         raise experiment.document.error([Problem("data", str(error))]) from error
+    held_out = _held_out(dataset, data, design, runs)
     validation = None if data.validation is None else len(data.validation)
     teacher = {} if experiment.teacher is None else {"for the teacher": len(data.teacher_train)}
     counts = {name: len(images) for name, images in held_out.items()}
@@ -102,17 +103,28 @@ def _num_shared(one: Subset, other: Subset) -> int:
     return len(np.intersect1d(one.indices, other.indices))
 
 
-def _held_out(dataset: Dataset, data: Data, experiment: Experiment, runs: Sequence[PlannedRun]) -> dict[str, Subset]:
+def _held_out(dataset: Dataset, data: Data, design: Design, runs: Sequence[PlannedRun]) -> dict[str, Subset]:
     """Return which of the training images aggregators hold out, by what to call them."""
     parts: dict[str, Subset] = {}
+    experiment = design.experiment
     for run in runs:
         share = held_out_share(run.config)
-        name = f"of these held out by {run.config['aggregator']['use'].rpartition('.')[2]} ({share:g})"
+        whose = run.config["aggregator"]["use"].rpartition(".")[2]
+        name = f"of these held out by {whose} ({share:g})"
         if not share or name in parts:
             continue
         workers = int(experiment.run.workers)
         try:
-            _, parts[name] = hold_out(data.train, share, seed=dataset.split.seed, num_workers=workers)
+            left, held_out = hold_out(data.train, share, seed=dataset.split.seed, num_workers=workers)
+            if len(left) < experiment.train.batch_size:
+                raise ValueError(
+                    f"held_out takes {len(held_out):,} of the {len(data.train):,} training images for {whose}, and the "
+                    f"{len(left):,} that are left are less than one batch of {experiment.train.batch_size:,}: "
+                    "lower it, or train.batch_size"
+                )
         except ValueError as error:
-            raise experiment.document.error([Problem("aggregator", str(error))]) from error
+            problem = named_first(str(error), run.config["aggregator"]) or Problem("", str(error))
+            origin = design.arm(run.assignment).choices["aggregator"].origin
+            raise experiment.document.error([problem.under(origin)]) from error
+        parts[name] = held_out
     return parts

@@ -115,10 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (ui, sync):
         _add(verb, "--tracking-uri", help="MLflow store; default: the one that was recorded")
 
-    ls = _verb(verbs, "ls", "what a file can name, and the shipped search spaces", _ls)
-    ls.add_argument(
-        "kind", metavar="KIND", nargs="?", help="paths, aggregators, modifiers, models, datasets, search_spaces, ..."
-    )
+    ls = _verb(verbs, "ls", "what a file can name, and the shipped search spaces; ls NAME: all about one", _ls)
+    kinds = "paths, aggregators, modifiers, models, datasets, search_spaces, ..."
+    ls.add_argument("what", metavar="KIND|NAME", nargs="?", help=f"{kinds}; or one name, such as LogSum, to read about")
     cp = _verb(verbs, "cp", "copy a shipped search space to start from", _cp)
     cp.add_argument("name", metavar="NAME")
     cp.add_argument("destination", metavar="DEST", nargs="?", default=".", help="folder or new file; default: here")
@@ -265,7 +264,7 @@ def _experiment(options: argparse.Namespace) -> tuple[str | None, str]:
 def _ls(options: argparse.Namespace) -> int:
     from orchestrator.catalogue import ls
 
-    return ls(options.kind)
+    return ls(options.what)
 
 
 def _cp(options: argparse.Namespace) -> int:

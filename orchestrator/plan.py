@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,8 @@ class Plan:
         num_leaked: how many of the images that aggregators hold out the teacher trains on.
         store: which targets are stored.
         undecidable: paths whose effect the design cannot tell, with the reason.
-        decidable: the smallest effect of each path that the design can tell, in units of the noise of one run.
+        decidable: the smallest effect of each path that four of five such sweeps would decide, in units of the
+            noise of one run, which is known afterwards.
         outputs: where results go.
     """
 
@@ -113,12 +115,28 @@ class Plan:
         lines.append(f"Each run: {experiment.train.epochs} epochs; {_resource_words(experiment.run)}")
         lines += self.store.lines()
         lines += [f"Note: {note}" for note in self.design.notes]
-        if self.decidable:
-            shown = ", ".join(f"{name} {value:.1f}" for name, value in self.decidable.items())
-            lines.append(f"Smallest effects that this design can tell, in units of the noise of one run: {shown}")
+        lines += _decidable_lines(self.design, self.decidable)
         lines += [f"Cannot tell: the effect of {path}: {reason}" for path, reason in self.undecidable.items()]
         lines.append(f"Results: {self.outputs}")
         return lines
+
+
+def _decidable_lines(design: Design, decidable: Mapping[str, float]) -> list[str]:
+    """Return how small an effect the sweep can decide, and in what unit; or why nobody knows."""
+    experiment = design.experiment
+    if experiment.search is None or not experiment.paths:
+        return []
+    if len(design.seeds) == 1:
+        return ["Nothing can be decided with one seed, which shows no noise: give search.seed several"]
+    if design.is_sampled:
+        return ["What can be decided is not known beforehand: with run.num_arms, arms are proposed one by one"]
+    if not decidable:
+        return []
+    shown = ", ".join(f"{name} {value:.1f}" for name, value in decidable.items())
+    return [
+        f"Smallest effects that four of five such sweeps would decide, in units of the noise of one run: {shown}",
+        "  the noise of one run, in points of the metric, is measured by the sweep itself, across its seeds",
+    ]
 
 
 def _once(epochs: int) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.aggregators.gradients import Gradients, SharedGradients
 from distill.aggregators.modifiers.base import Modifier
+from distill.aggregators.names import listed, meant
 from distill.aggregators.needs import Needs
 from distill.gradient_scope import ParameterScope, Scope
 
@@ -101,6 +102,8 @@ class Aggregator(nn.Module, ABC):
     """Whether the task's loss gets a weight too, instead of 1; an option may decide it."""
     separate: ClassVar[bool] = True
     """Whether the weight of a loss depends on no other loss."""
+    refused_options: ClassVar[tuple[str, ...]] = ()
+    """Options shared by all that this one refuses: they are not offered."""
     compiles: ClassVar[bool] = True
     """Whether ``torch.compile`` can make it part of one graph; not where it takes gradients on the way."""
 
@@ -128,6 +131,11 @@ class Aggregator(nn.Module, ABC):
         return needs
 
     @property
+    def key_kind(self) -> str:
+        """What has a weight of its own, in a word: ``path``, ``layer`` or ``group``."""
+        return self.granularity if isinstance(self.granularity, str) else "group"
+
+    @property
     def own_needs(self) -> Needs:
         """What the training has to provide for this aggregator alone; most need losses and no more."""
         return Needs()
@@ -150,12 +158,7 @@ class Aggregator(nn.Module, ABC):
             ValueError: this aggregator would diverge on a path that can be negative; a group names no path, or a path
                 is not in exactly one group.
         """
-        if negative and not self.accepts_negative:
-            raise ValueError(
-                f"{type(self).__name__} takes losses from zero up: below, a logarithm or a ratio of losses has no "
-                "meaning and can send a weight to infinity, "
-                f"and these paths can be negative: {', '.join(negative)}; use Equal or Fixed for them"
-            )
+        self.check_paths(list(layers), negative)
         owners = [path for path, names in layers.items() for _ in names]
         if self.granularity == "layer":
             self.keys = tuple(f"{path}.{layer}" for path, names in layers.items() for layer in names)
@@ -171,6 +174,25 @@ class Aggregator(nn.Module, ABC):
         for modifier in self._modifiers():
             modifier.connect(self.keys)
         self.allocate(len(self.keys))
+
+    def check_paths(self, paths: Sequence[str], negative: Sequence[str] = ()) -> None:
+        """Refuse what can be refused before the layers of the paths are known; :meth:`connect` does so, too.
+
+        Args:
+            paths: their names.
+            negative: the names of those that declare they can be negative.
+
+        Raises:
+            ValueError: as :meth:`connect`.
+        """
+        if negative and not self.accepts_negative:
+            raise ValueError(
+                f"{type(self).__name__} takes losses from zero up: below, a logarithm or a ratio of losses has no "
+                "meaning and can send a weight to infinity, "
+                f"and these paths can be negative: {', '.join(negative)}; use Equal or Fixed for them"
+            )
+        if not isinstance(self.granularity, str):
+            self._groups(paths)
 
     def allocate(self, num_keys: int) -> None:
         """Create parameters and buffers for ``num_keys`` losses; most aggregators need none."""
@@ -243,11 +265,15 @@ class Aggregator(nn.Module, ABC):
         missing = [path for path in paths if path not in named]
         repeated = sorted({path for path in named if named.count(path) > 1})
         if unknown or missing or repeated or not all(groups.values()):
-            raise ValueError(
-                "granularity: every path must be in one group, and no group may be empty; "
-                f"paths in none: {', '.join(missing) or 'none'}; in several: {', '.join(repeated) or 'none'}; "
-                f"names of no path: {', '.join(unknown) or 'none'}; paths: {', '.join(paths) or 'none'}"
-            )
+            findings: dict[str, Sequence[str]] = {
+                "paths in none": missing,
+                "in several": repeated,
+                "names of no path": unknown,
+                "empty groups": [name for name, members in groups.items() if not members],
+                "paths": paths or ["none"],
+            }
+            rule = "granularity: every path must be in one group, and no group may be empty"
+            raise ValueError(f"{rule}; {listed(findings)}{meant(unknown, paths)}")
         return groups
 
 

@@ -74,7 +74,7 @@ class Chebyshev(Aggregator):
 
     def allocate(self, num_keys: int) -> None:
         weights = dict.fromkeys(self.keys, 1.0) if self.weights is None else self.weights
-        check_names("weights", "weight", weights, self.keys)
+        check_names("weights", "weight", weights, self.keys, kind=self.key_kind)
         # Not persistent: an option, not something learned.
         self.register_buffer("values", torch.tensor([weights[key] for key in self.keys]), persistent=False)
         if self.relative:

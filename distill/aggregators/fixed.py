@@ -39,7 +39,7 @@ class Fixed(Aggregator):
         self.weights = {name: finite(f"weights.{name}", weight) for name, weight in weights.items()}
 
     def allocate(self, num_keys: int) -> None:
-        check_names("weights", "weight", self.weights, self.keys)
+        check_names("weights", "weight", self.weights, self.keys, kind=self.key_kind)
         # Not persistent: an option, not something learned.
         self.register_buffer("values", torch.tensor([self.weights[key] for key in self.keys]), persistent=False)
 

@@ -53,7 +53,8 @@ class GradientBalance(GradientMethod):
 
     Args:
         method: a class of ``torchjd.aggregation``.
-        options: of that class, by torchjd's names; lists of numbers stand for vectors, the task's value first.
+        options: of that class, by torchjd's names; lists of numbers stand for vectors, the task's value first (but
+            ``tau`` has a value for each path alone).
         scope: where gradients are taken, ``last`` or ``all``; see :data:`~distill.gradient_scope.Scope`.
         every: steps between two looks, at least 1.
         normalize_rows: whether all gradients are made as long as the task's, at most a millionfold, before they are

@@ -51,6 +51,7 @@ class GradientDirection(GradientMethod):
     """
 
     weighs = False
+    refused_options = ("modifiers",)
     methods = DIRECTIONS
 
     def forward(self, losses: Losses) -> Aggregate:

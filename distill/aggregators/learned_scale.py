@@ -71,7 +71,7 @@ class LearnedScale(Aggregator):
             if self.initial < lowest:
                 raise ValueError(
                     f"max_weight must be at least the first weight, {max(scales):g} * exp(-initial), found "
-                    f"{max_weight} with alpha_distill={alpha_distill} and initial={initial}"
+                    f"{self.max_weight:g} with alpha_distill: {self.alpha_distill:g} and initial: {self.initial:g}"
                 )
 
     @abstractmethod

@@ -11,6 +11,7 @@ import copy
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,12 +44,16 @@ DIRECTIONS = ("ConFIG", "GradDrop", "TrimmedMean")
 REFUSED = {
     "MoDo": "it needs gradients of two batches that are independent of each other, and a step has one",
     "SDMGrad": "it needs gradients of two batches that are independent of each other, and a step has one",
-    "Random": "it looks at no gradient: its weights are drawn",
-    "Constant": "it looks at no gradient: use Fixed",
-    "Mean": "it looks at no gradient: use Equal",
-    "Sum": "it looks at no gradient: use Equal",
+    "Random": "it looks at no gradient; the aggregator RandomWeights draws weights",
+    "Constant": "it looks at no gradient; the aggregator Fixed has constant weights",
+    "Mean": "it looks at no gradient; the aggregator Equal gives all paths one weight",
+    "Sum": "it looks at no gradient; the aggregator Equal gives all paths one weight",
 }
 """What torchjd has besides, and why not here."""
+NOT_PLAIN = ("f", "projector")
+"""Options of torchjd's that take functions and objects, which a file cannot give."""
+VECTORS_OF_PATHS = ("tau",)
+"""Vectors that have a number for each path alone; all others begin with the task's."""
 INSTALL = "pip install 'distillery[gradient]'"
 
 _OF_ROWS = ("ExcessMTL", "NashMTL")
@@ -104,10 +109,7 @@ class MultiObjectiveMethod:
         try:
             rehearsal._call(rehearsal._solver, torch.eye(num_rows, dtype=torch.float64), step=0)
         except (IndexError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"method: {self._name} does not fit {num_rows} gradients (of the task, and of {num_rows - 1} paths): "
-                f"{error}"
-            ) from error
+            raise ValueError(_misfit(self._name, self._options, num_rows, error)) from error
 
     def weights(self, rows: Tensor, gram: Tensor, *, step: int) -> Tensor:
         """Return the weights ``[row]``, float64 and on the CPU.
@@ -176,10 +178,23 @@ def _check_name(kind: tuple[str, ...], method: str) -> None:
     if method in kind:
         return
     if method in REFUSED:
-        raise ValueError(f"method: {method} is none to choose: {REFUSED[method]}")
+        raise ValueError(f"method: torchjd's {method} is not offered, for {REFUSED[method]}")
     other = "GradientBalance" if method in WEIGHTINGS else "GradientDirection" if method in DIRECTIONS else ""
-    advice = f"; {method} belongs to {other}" if other else suggestion(nearest(method, kind))
+    advice = f"; {method} belongs to {other}" if other else f".{suggestion(nearest(method, kind))}"
     raise ValueError(f"method must be one of {', '.join(kind)}, found {method!r}{advice}")
+
+
+def _check_option_names(method: str, options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    known = [name for name in parameters if name not in (*NOT_PLAIN, "n_tasks")]
+    if "n_tasks" in options and "n_tasks" in parameters:
+        raise ValueError("options.n_tasks is known from the paths: leave it out")
+    for name in options:
+        if name not in known:
+            close = nearest(name, known) or (known[0] if len(known) == 1 else "")
+            raise ValueError(f"options.{name}: {method} takes {', '.join(known) or 'no options'}.{suggestion(close)}")
+    for name in known:
+        if parameters[name].default is inspect.Parameter.empty and name not in options:
+            raise ValueError(f"options.{name} must be given: {method} has no default for it")
 
 
 def _made(method: str, options: Mapping[str, Any]) -> Any:
@@ -187,23 +202,48 @@ def _made(method: str, options: Mapping[str, Any]) -> Any:
         make = getattr(importlib.import_module("torchjd.aggregation"), method)
     except ModuleNotFoundError as error:
         raise ValueError(f"method: {method} needs torchjd, which is not installed: {INSTALL}") from error
+    _check_option_names(method, options, inspect.signature(make).parameters)
     if method == "NashMTL":
-        if "n_tasks" in options:
-            raise ValueError("options.n_tasks is known from the paths: leave it out")
         options = {"n_tasks": 1, **options}
     if method == "FairGrad" and "alpha" in options:
         finite("options.alpha", options["alpha"], at_least=0)
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        raise ValueError(f"options: {method}{signature} does not take them: {error}") from error
     try:
         return make(**options)
     except ImportError as error:
         raise ValueError(f"method: {method} needs packages that are not installed ({error}): {INSTALL}") from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"options: {method} refuses them: {error}") from error
+        raise ValueError(_complaint(method, options, str(error))) from error
+
+
+def _complaint(method: str, options: Mapping[str, Any], text: str) -> str:
+    """Return what torchjd says against options, under the name of the one that it is about."""
+    named = [name for name in options if re.search(rf"\b{name}\b", text)]
+    at_fault = named if len(named) == 1 else list(options)
+    key = f"options.{at_fault[0]}" if len(at_fault) == 1 else "options"
+    return f"{key}: {method} does not take this: {_plainly(text)}"
+
+
+def _misfit(method: str, options: Mapping[str, Any], num_rows: int, error: Exception) -> str:
+    """Say in terms of paths why a method does not take so many gradients, which torchjd calls rows of a matrix."""
+    paths = f"{num_rows - 1} path" if num_rows == 2 else f"{num_rows - 1} paths"
+    for name, value in options.items():
+        wanted = num_rows - 1 if name in VECTORS_OF_PATHS else num_rows
+        if isinstance(value, Tensor) and len(value) != wanted:
+            whose = f"{paths}" if name in VECTORS_OF_PATHS else f"the task and {paths}"
+            return f"options.{name} must be a list of {wanted}, a number each for {whose}, found {len(value)}"
+    text = str(error)
+    rows = re.search(r"(\d+) rows(?: \((?:i\.e\. )?`?([^)`]+))?", text)
+    if rows is None:
+        return _complaint(method, options, text)
+    named = next((name for name in options if name in (rows[2] or "")), "")
+    key = f"options.{named}" if named else "method"
+    reason = f" ({rows[2]})" if named else ""
+    return f"{key}: {method} needs at least {rows[1]} gradients{reason}, and the task and {paths} have {num_rows}"
+
+
+def _plainly(text: str) -> str:
+    """Return a sentence of torchjd's without its markup."""
+    return re.sub(r"^(Attribute|Parameter) ", "", text).replace("`", "").rstrip(".")
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -68,8 +68,8 @@ class Order(Aggregator):
     def allocate(self, num_keys: int) -> None:
         order = self.keys if self.order is None else self.order
         shares = dict.fromkeys(self.keys, 1.0) if self.shares is None else self.shares
-        check_names("order", "place", order, self.keys)
-        check_names("shares", "share", shares, self.keys)
+        check_names("order", "place", order, self.keys, kind=self.key_kind)
+        check_names("shares", "share", shares, self.keys, kind=self.key_kind)
         sums = list(itertools.accumulate((shares[name] for name in order), initial=0.0))
         edges = [each / sums[-1] for each in sums[:-1]] + [torch.inf]
         places = [order.index(key) for key in self.keys]

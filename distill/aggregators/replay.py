@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from distill.aggregators.base import Aggregate, Aggregator, Common, Losses
+from distill.aggregators.names import meant
 from distill.aggregators.with_task import sum_of_weighed
-from distill.schema import nearest, suggestion
 
 _ENDING = "/weight"
 _TASK = "task_weight"
@@ -77,11 +77,12 @@ class Replay(Aggregator):
 
     def allocate(self, num_keys: int) -> None:
         found = {key: self._column(key) for key in self.keys}
-        missing = [f"{key}{suggestion(nearest(key, self._record.weights))}" for key in self.keys if not found[key]]
+        missing = [key for key in self.keys if not found[key]]
         if missing:
             raise ValueError(
                 f"file must hold the weight of every {self.granularity}; {self.file} has none of: "
                 f"{', '.join(missing)}; it has those of: {', '.join(self._record.weights) or 'none'}"
+                f"{meant(missing, self._record.weights)}"
             )
         task = [] if self._record.task_weight is None else [self._record.task_weight]
         columns = task + [self._record.weights[column] for column in found.values()]

@@ -40,8 +40,8 @@ class Design:
     A grid is crossed with path sets, aggregators and all other grids; every arm runs on all seeds. The student alone
     is added for each seed and each grid value that concerns it. With ``run.num_arms``, arms are proposed instead, the
     grids being choices among others. An aggregator that refuses a path set, such as Single a set of two, is left out
-    with that set, and ``notes`` say so. An option of an aggregator that maps path names to values (the weights of
-    Fixed) is cut down to the paths of the set; so are the groups of its ``granularity``.
+    with that set, and ``notes`` say so. An option of an aggregator that maps names of paths, or of layers, to values
+    (the weights of Fixed) is cut down to the paths of the set; so are the groups of its ``granularity``.
 
     Args:
         experiment: the resolved file.
@@ -193,10 +193,16 @@ class Design:
         return document.with_value("teacher.train", training, origin="teacher.train")
 
     def _only(self, paths: Iterable[str], value: Any) -> Any:
-        """Cut a mapping whose keys are paths of the file down to ``paths``; return anything else as it is."""
-        if not isinstance(value, Mapping) or not value or not set(value) <= set(self.experiment.paths):
+        """Cut a mapping whose keys are paths of the file, or layers of theirs, down to ``paths``.
+
+        Anything else is returned as it is.
+        """
+        if not isinstance(value, Mapping) or not value:
             return value
-        return {name: value[name] for name in paths if name in value}
+        owners = {name: name.partition(".")[0] for name in value}
+        if not set(owners.values()) <= set(self.experiment.paths):
+            return value
+        return {name: value[name] for path in paths for name, owner in owners.items() if owner == path}
 
     def _groups(self, paths: Collection[str], groups: Mapping[str, Any]) -> dict[str, Any]:
         """Cut the groups of an aggregator down to ``paths``; a group without any is none.

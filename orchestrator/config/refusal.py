@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill.aggregators import Aggregator
 from distill.build import build
 from distill.slots import AGGREGATOR, PATH
 
@@ -19,8 +20,12 @@ def refusal(aggregator: Mapping[str, Any], paths: Mapping[str, Any], modules: Se
     """
     negative = [name for name, spec in paths.items() if not build(spec, PATH, modules=modules).non_negative]
     try:
-        # The layers of a path are known once both models are; that it has one is enough to be asked.
-        build(aggregator, AGGREGATOR, modules=modules).connect(dict.fromkeys(paths, ("layer",)), negative)
+        made: Aggregator = build(aggregator, AGGREGATOR, modules=modules)
+        made.check_paths(list(paths), negative)
+        if made.key_kind != "layer":
+            # Which layers a path has does not matter to weights of paths and groups. Weights of layers are asked for
+            # once both models are built; see orchestrator.branch.
+            made.connect(dict.fromkeys(paths, ("layer",)), negative)
     except ValueError as error:
         return str(error)
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
+from distill.annotations import named_first
 from distill.schema import Problem
 from orchestrator.config.complete import complete
 from orchestrator.config.design import Design, with_choices
@@ -91,8 +92,12 @@ def refusal_problems(design: Design) -> list[Problem]:
     problems = []
     for key in (AGGREGATOR_KEY, PATHS) if taken else (AGGREGATOR_KEY,):
         used = {arm.choices[key].label for arm in taken}
-        unused = {
-            arm.choices[key].label: (arm.choices[key].origin, reason) for arm, reason in reversed(design.refusals)
-        }
-        problems += [Problem(*unused[label]) for label in unused if label not in used]
+        unused = {arm.choices[key].label: (arm.choices[key], reason) for arm, reason in reversed(design.refusals)}
+        problems += [_unused(choice, reason) for label, (choice, reason) in unused.items() if label not in used]
     return problems
+
+
+def _unused(choice: Choice, reason: str) -> Problem:
+    """Return why a value is never used: under the option of an aggregator that the reason begins with."""
+    options = choice.value if isinstance(choice.value, Mapping) else {}
+    return (named_first(reason, options) or Problem("", reason)).under(choice.origin)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from distill.aggregators import Aggregator
 from distill.blueprint import RejectedError
 from distill.build import blueprint, build, check
 from distill.data.base import Dataset
@@ -114,11 +115,16 @@ class SpecChecker:
 
 
 def _uncompiled(experiment: Experiment) -> list[Problem]:
-    """Refuse to compile what looks at gradients; the trainer says why."""
-    if not build(experiment.aggregator, AGGREGATOR, modules=experiment.modules).needs.gradients:
+    """Refuse to compile what takes gradients within the forward pass, as the trainer does."""
+    aggregator: Aggregator = build(experiment.aggregator, AGGREGATOR, modules=experiment.modules)
+    parts = list(aggregator.uncompilable)
+    if experiment.train.diagnose is not None:
+        parts.append("train.diagnose")
+    if not parts:
         return []
-    message = "must be false for an aggregator or a modifier that looks at gradients, such as CosineGate"
-    return [Problem("train.compile", message)]
+    verb = "takes" if len(parts) == 1 else "take"
+    message = f"must be false with {' and '.join(parts)}, which {verb} gradients on the way, where one graph has none"
+    return [Problem("train.compile", f"{message}; found true")]
 
 
 def _modules(modules: tuple[str, ...]) -> list[Problem]:

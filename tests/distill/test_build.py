@@ -1,4 +1,5 @@
 """From ``{use: NAME, **options}`` to objects, and every mistake on the way."""
+# ruff: noqa: E501  # a table of cases, one a line
 
 from __future__ import annotations
 
@@ -279,3 +280,30 @@ def test_completing_writes_out_our_defaults_and_not_those_of_others():
 
 def test_every_slot_says_what_stands_there():
     assert all(slot.base_class().__module__ for slot in SLOTS.values())
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "said", "close"),
+    [
+        ({"use": "Adaptive", "initial": "logloss"}, "initial", "must be 'log_loss' or a number, found", "log_loss"),
+        ({"use": "Equal", "granularity": "layers"}, "granularity", "'path' or 'layer' or a mapping, found", "layer"),
+        ({"use": "Equal", "modifiers": {"use": "Bound", "growth": 2}}, "modifiers", "(of modifiers), found a mapping; put it in a list", ""),
+        ({"use": "Equal", "modifiers": 3}, "modifiers", "(of modifiers), found 3", ""),
+        ({"use": "Equal", "granularity": {"all": "a"}}, "granularity.all", "found the text 'a'; put it in a list", ""),
+        ({"use": "Equal", "modifiers": [{"use": "LogSum"}]}, "modifiers.0.use", "unknown modifier 'LogSum', for LogSum is an aggregator; valid: Bound", ""),
+        ({"use": "Bound"}, "use", "unknown aggregator 'Bound', for Bound is a modifier; valid: ", ""),
+        ({"use": "AdaptivePaper", "modifiers": []}, "modifiers", "it is a preset of Adaptive, which has; it takes granularity = 'path'", ""),
+        ({"use": "GradientDirection", "method": "ConFIG", "modifiers": [{"use": "Ramp"}]}, "modifiers", "change weights, and GradientDirection has none", ""),
+        ({"use": "Adaptive", "initial": -20}, "max_weight", "at least the first weight, 1 * exp(-initial), found 10000 with alpha_distill: 1 and initial: -20", ""),
+    ],
+)  # fmt: skip
+def test_what_aggregators_answer_to_typical_mistakes(spec, key, said, close):
+    [problem] = check(spec, AGGREGATOR, provided={})
+    assert (problem.key, problem.nearest) == (key, close)
+    assert said in problem.message
+
+
+def test_what_a_class_refuses_is_not_offered():
+    [problem] = check({"use": "GradientDirection", "method": "ConFIG", "evry": 3}, AGGREGATOR)
+    assert "modifiers" not in problem.message
+    assert "granularity" in problem.message

@@ -13,6 +13,7 @@ from PIL import Image
 import search_spaces
 from distill.build import build
 from distill.models import ResNet8
+from distill.trajectory import Trajectory
 from orchestrator import branch, cli
 from orchestrator.branch import build_branches
 from orchestrator.check import make_plan
@@ -247,6 +248,149 @@ def test_a_path_that_is_in_every_set_cannot_be_told(folder, capsys):
     status, shown = check(FILE.replace("[[soft_target], [attention],", "[[soft_target, nst],"), capsys)
     assert status == 0
     assert "Cannot tell: the effect of soft_target" in shown
+
+
+DECIDABLE = {
+    "several seeds": (
+        "",
+        "Smallest effects that four of five such sweeps would decide, in units of the noise of one run: ",
+    ),
+    "one seed": (
+        "search.seed={grid: [0]}",
+        "Nothing can be decided with one seed, which shows no noise: give search.seed several",
+    ),
+    "no searched seed": (
+        "search={paths: {sets: [[nst], [attention, nst]]}}",
+        "Nothing can be decided with one seed, which",
+    ),
+    "arms that are proposed": (
+        "run.num_arms=3",
+        "What can be decided is not known beforehand: with run.num_arms, arms are",
+    ),
+    "no sweep": ("search=null", ""),
+}
+
+
+@pytest.mark.parametrize("case", DECIDABLE)
+def test_the_plan_says_what_can_be_decided_or_why_nothing(case, folder, capsys):
+    setting, line = DECIDABLE[case]
+    status, shown = check(FILE, capsys, *filter(None, [setting]))
+    assert status == 0, shown
+    said = [each for each in shown.splitlines() if "decide" in each]
+    assert len(said) == bool(line)
+    assert all(each.startswith(line) for each in said)
+    assert ("the noise of one run, in points of the metric, is measured by the sweep itself" in shown) == (not setting)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "words"),
+    [
+        (
+            0.99,
+            ["takes 127 of the 128 training images for DistPro", "the 1 that are left are less than one batch of 32"],
+        ),
+        (0.001, ["must take at least one image"]),
+    ],
+)
+def test_images_that_are_held_out_are_named_as_what_is_too_many_or_too_few(held_out, words, folder, capsys):
+    text = FILE.replace("{use: Equal}", f"{{use: DistPro, held_out: {held_out}}}")
+    status, said = check(text, capsys)
+    assert status == 2
+    assert said.startswith("experiment.yaml:21: search.aggregator.grid.0.held_out: "), said
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "words"),
+    [
+        ("Fixed, weights: {soft_target: 1, atention: 1, nst: 1}", "weights", "Did you mean 'attention'?"),
+        ("Chebyshev, weights: {soft_target: 1, atention: 1, nst: 1}", "weights", "Did you mean 'attention'?"),
+        ("Order, order: [soft_target, atention, nst]", "order", "Did you mean 'attention'?"),
+        ("LogSum, granularity: {all: [soft_target, atention, nst]}", "granularity", "Did you mean 'attention'?"),
+        ("LogSum, granularity: {all: [soft_target, attention, nst], rest: []}", "granularity", "empty groups: rest;"),
+        ("GradientBalance, method: FairGrad", "options.alpha", "must be given: FairGrad has no default for it"),
+        ("GradientBalance, method: PCD, options: {tua: 1}", "options.tua", "Did you mean 'tau'?"),
+        ("GradientBalance, method: Krum, options: {n_byzantine: 2}", "options.n_byzantine", "at least 5 gradients"),
+    ],
+)
+def test_what_an_aggregator_refuses_is_said_under_its_option(spec, key, words, folder, capsys):
+    text = FILE.partition("search:")[0].replace("{use: Adaptive}", f"{{use: {spec}}}")
+    status, said = check(text, capsys)
+    assert status == 2
+    assert said.startswith(f"experiment.yaml:14: aggregator.{key}: "), said
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+LAYERS = ("soft_target.logits", "attention.layer1", "attention.layer2", "attention.layer3")
+BY_LAYER = {
+    "Fixed": ("weights", "{{{0}: 1, {1}: 2, {2}: 3, {3}: 4}}"),
+    "Chebyshev": ("weights", "{{{0}: 1, {1}: 2, {2}: 3, {3}: 4}}"),
+    "Order": ("order", "[{0}, {1}, {2}, {3}]"),
+}
+"""Aggregators that take the names of what they weigh: under which option, and how it is written."""
+
+
+def record(layers: dict[str, tuple[str, ...]]) -> str:
+    """Write a run's trajectory and return its name."""
+    trajectory = Trajectory(layers)
+    ones = [1.0] * sum(map(len, layers.values()))
+    trajectory.append(step=0, epoch=1, progress=0.5, total=1.0, task=1.0, losses=ones, weights=ones)
+    trajectory.write(Path("record.parquet"))
+    return "record.parquet"
+
+
+def by_layer(spec: str) -> str:
+    """Return a file of one run with this aggregator over ``LAYERS``."""
+    text = FILE.partition("search:")[0].replace("  nst: {use: NSTGram}\n", "")
+    return text.replace("{use: Adaptive}", spec)
+
+
+@pytest.mark.parametrize("use", BY_LAYER)
+def test_names_of_layers_are_right_or_wrong_once_the_models_are_built(use, folder, capsys):
+    option, names = BY_LAYER[use]
+    right = f"{{use: {use}, granularity: layer, {option}: {names.format(*LAYERS)}}}"
+    assert check(by_layer(right), capsys)[0] == 0
+    status, said = check(by_layer(right.replace("soft_target.logits", "soft_target.output")), capsys)
+    assert status == 2
+    assert said.startswith(f"experiment.yaml:13: aggregator.{option}: "), said
+    assert "soft_target.output" in said
+    assert all(name in said for name in LAYERS)
+    assert len(said.splitlines()) == 1
+
+
+def test_a_record_of_layers_is_right_or_wrong_once_the_models_are_built(folder, capsys):
+    replay = by_layer("{use: Replay, granularity: layer, file: record.parquet}")
+    record({"soft_target": ("logits",), "attention": ("layer1", "layer2", "layer3")})
+    assert check(replay, capsys)[0] == 0
+    record({"soft_target": ("logits",), "attention": ("layer1", "layer2")})
+    status, said = check(replay, capsys)
+    assert status == 2
+    assert said.startswith("experiment.yaml:13: aggregator.file: "), said
+    assert "attention.layer3" in said
+
+
+def test_how_many_gradients_a_method_gets_is_known_once_the_models_are_built(folder, capsys):
+    pytest.importorskip("torchjd")
+    # Krum needs the bad ones and three more; task, one layer of soft_target and three of attention are five.
+    krum = "{use: GradientBalance, method: Krum, granularity: layer, options: {n_byzantine: 2}}"
+    assert check(by_layer(krum), capsys)[0] == 0
+    status, said = check(by_layer(krum.replace("n_byzantine: 2", "n_byzantine: 3")), capsys)
+    assert status == 2
+    assert said.startswith("experiment.yaml:13: aggregator."), said
+
+
+def test_weights_of_layers_are_cut_down_to_the_paths_of_an_arm(folder, capsys):
+    weights = ", ".join(f"{name}: 1" for name in LAYERS)
+    grid = f"{{use: Fixed, granularity: layer, weights: {{{weights}}}}}"
+    text = FILE.replace("{use: Equal}", grid).replace(", nst]", "]").replace("  nst: {use: NSTGram}\n", "")
+    status, shown = check(text, capsys)
+    assert status == 0, shown
+    assert "6 arms" in shown
+    assert "left out" not in shown
+    status, said = check(text.replace("attention.layer2: 1, ", ""), capsys)
+    assert status == 2
+    assert all(line.startswith("experiment.yaml:20: search.aggregator.grid.0.weights: ") for line in said.splitlines())
 
 
 SHIPPED = sorted(Path(search_spaces.__file__).parent.glob("*.yaml"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cli
+from orchestrator import catalogue, cli
 from orchestrator.config import UserError
 
 FILE = Path(__file__).with_name("small_experiment.yaml")
@@ -193,8 +193,53 @@ def test_ls_of_everything_and_of_nothing(capsys):
         f"\n{kind}\n" in f"\n{shown}"
         for kind in ("paths", "aggregators", "modifiers", "models", "datasets", "search_spaces")
     )
+    assert "``" not in shown
     assert run("ls", "path") == 2
     assert "Did you mean 'paths'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "words"),
+    [
+        (
+            "LogSum",
+            "aggregator: LogSum(granularity = 'path', alpha_distill = 1.0",
+            ["Source: ", "    Args:", "epsilon: "],
+        ),
+        ("InitialLoss", "aggregator: InitialLoss(", ["unlike\n    under LogSum, a path"]),
+        ("CosineGate", "modifier: CosineGate(scope = 'taps', every = 20", ["arXiv:1812.02224", "dense: steps"]),
+        ("SoftTarget", "path: SoftTarget(temperature = 4.0", ["temperature: "]),
+        ("ResNet8", "model: ResNet8(width = 16)", ["stages have `width`, twice"]),
+        ("ASHA", "stopping rule: ASHA(", ["reduction_factor"]),
+        ("torch.optim.SGD", "optimizer: torch.optim.SGD(lr = 0.001", ["momentum"]),
+    ],
+)
+def test_ls_of_a_name_is_its_documentation(name, head, words, capsys):
+    assert run("ls", name) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(head)
+    assert all(word in shown for word in words)
+
+
+def test_every_name_has_documentation_that_a_terminal_can_show(capsys):
+    for slot in catalogue.REGISTRIES.values():
+        for name in slot.registry():
+            assert run("ls", name) == 0
+            shown = capsys.readouterr().out
+            assert "no documentation" not in shown, name
+            assert "``" not in shown, name
+            assert ":`" not in shown, name
+
+
+def test_ls_offers_no_option_that_is_refused(capsys):
+    assert run("ls", "GradientDirection") == 0
+    assert "modifiers =" not in capsys.readouterr().out
+
+
+def test_ls_of_a_misspelt_name_suggests_one(capsys):
+    assert run("ls", "LogSun") == 2
+    assert "nothing is called 'LogSun'" in (said := capsys.readouterr().err)
+    assert said.strip().endswith("Did you mean 'LogSum'?")
 
 
 def test_cp_copies_and_never_overwrites_silently(tmp_path, monkeypatch, capsys):

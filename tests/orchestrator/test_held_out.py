@@ -135,8 +135,8 @@ def test_the_plan_says_how_many(tmp_path: Path, capsys: Any) -> None:
     assert "  the teacher trains on 26 of those held out: " in shown
     assert "split.teacher: rest keeps them from it" in shown
     for share, said in (
-        (0.001, "command line: aggregator: held_out must take at least 2 of the training images"),
-        (0.9, "data: 13 training images are less than one batch of 32"),
+        (0.001, "command line: aggregator.held_out: must take at least 2 of the training images"),
+        (0.9, "and the 13 that are left are less than one batch of 32"),
     ):
         learns = f"aggregator={{use: DistPro, held_out: {share}}}"
         assert cli.main(["check", str(FILE), storage, "search=null", learns]) == 2

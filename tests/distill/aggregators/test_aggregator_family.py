@@ -331,7 +331,8 @@ def test_a_group_a_path_and_one_group_are_what_they_say() -> None:
         ({**GROUPS, "more": ["hint"]}, "in several: hint"),
         ({"late": ["soft_target", "hint", "hint"], "early": ["attention"]}, "in several: hint"),
         ({**GROUPS, "more": ["hnit"]}, "names of no path: hnit"),
-        ({**GROUPS, "more": []}, "no group may be empty"),
+        ({**GROUPS, "more": ["hnit"]}, r"soft_target, hint\. Did you mean 'hint'\?$"),
+        ({**GROUPS, "more": []}, "may be empty; empty groups: more; paths: attention, soft_target, hint$"),
         ({}, "paths in none: attention, soft_target, hint"),
     ],
 )

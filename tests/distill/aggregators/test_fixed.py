@@ -26,12 +26,32 @@ GOLDENS = {"Fixed": (golden_weights_by_name,)}
 
 @pytest.mark.parametrize(
     ("weights", "missing", "unknown"),
-    [({"a": 1}, "b", "none"), ({"a": 1, "b": 1, "c": 1}, "none", "c"), ({"x": 1, "y": 2}, "a, b", "x, y")],
+    [
+        ({"a": 1}, "paths without a weight: b", ""),
+        ({"a": 1, "b": 1, "c": 1}, "", "weights without a path: c"),
+        ({"x": 1, "y": 2}, "paths without a weight: a, b", "weights without a path: x, y"),
+    ],
 )
 def test_every_path_has_a_weight_and_every_weight_a_path(weights: Any, missing: str, unknown: str) -> None:
-    rule = f"paths without a weight: {missing}; weights without a path: {unknown}; paths: a, b"
-    with pytest.raises(ValueError, match=rule):
+    findings = "; ".join(filter(None, [missing, unknown]))
+    with pytest.raises(ValueError, match=f"^weights must name every path and nothing else; {findings}; paths: a, b$"):
         connected(Fixed(weights), 2)
+
+
+def test_what_has_a_weight_is_called_what_it_is_and_a_near_name_is_suggested() -> None:
+    layers = {"attention": ("layer1", "layer2"), "hint": ("layer2",)}
+    groups = {"early": ["attention"], "late": ["hint"]}
+    for weights, granularity, words in (
+        ({"atention": 1, "hint": 1}, "path", r"paths: attention, hint\. Did you mean 'attention'\?"),
+        (
+            {"early": 1, "lat": 1},
+            groups,
+            r"groups without a weight: late; .* groups: early, late\. Did you mean 'late'",
+        ),
+        ({"attention.layer1": 1, "hint.layer2": 1}, "layer", r"layers without a weight: attention\.layer2; layers: "),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Fixed(weights, granularity=granularity).connect(layers)
 
 
 @pytest.mark.parametrize("weight", [math.nan, -math.inf, "1", None, True])

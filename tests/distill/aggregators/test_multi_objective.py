@@ -55,7 +55,9 @@ def test_files_name_methods_and_their_options() -> None:
     (problem,) = check({**spec, "method": "PDC"}, AGGREGATOR, provided={})
     assert problem.key == "method"
     (problem,) = check({**spec, "options": {"tau": 2}}, AGGREGATOR, provided={})
-    assert problem.key == "options"
+    assert problem.key == "options.tau"
+    (problem,) = check({"use": "GradientBalance", "method": "FairGrad"}, AGGREGATOR, provided={})
+    assert problem.key == "options.alpha"
     (problem,) = check({**spec, "scope": "taps"}, AGGREGATOR, provided={})
     assert problem.key == "scope"
 

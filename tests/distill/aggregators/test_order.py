@@ -112,8 +112,8 @@ def test_options_are_checked_at_construction(options: dict[str, Any], rule: str)
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"order": ["a"]}, "paths without a place: b; places without a path: none; paths: a, b"),
-        ({"order": ["b", "a", "c"]}, "paths without a place: none; places without a path: c"),
+        ({"order": ["a"]}, "nothing else; paths without a place: b; paths: a, b$"),
+        ({"order": ["b", "a", "c"]}, "nothing else; places without a path: c; paths: a, b$"),
         ({"shares": {"b": 1, "x": 2}}, "shares must name .* paths without a share: a; shares without a path: x"),
     ],
 )

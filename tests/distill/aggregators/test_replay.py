@@ -149,8 +149,8 @@ def test_a_missing_path_is_named_with_its_neighbour(tmp_path: Path) -> None:
     file = write(tmp_path, [(0.0, (1, 2))], {"attention": ("only",), "soft_target": ("only",)})
     aggregator = Replay(file)
     rule = (
-        r"file must hold the weight of every path; .* has none of: atention Did you mean 'attention'\?, fsp; "
-        "it has those of: attention, soft_target"
+        "file must hold the weight of every path; .* has none of: atention, fsp; "
+        r"it has those of: attention, soft_target\. Did you mean 'attention'\?$"
     )
     with pytest.raises(ValueError, match=rule):
         aggregator.connect({"atention": ("only",), "soft_target": ("only",), "fsp": ("only",)})

@@ -100,7 +100,7 @@ def test_groups_and_modifiers_are_read_and_their_defaults_filled_in(tmp_path):
     gate, bound = aggregator["modifiers"]
     assert gate == {
         "use": "CosineGate", "scope": "taps", "every": 5, "smoothing": 0.9, "z": 2.0, "form": "hard", "start": "open",
-        "wait": 3, "dense": 0,
+        "wait": 3, "dense": 30,
     }  # fmt: skip
     assert bound == {"use": "Bound", "max_weight": None, "growth": 6.0, "over": 10}
 
@@ -117,8 +117,8 @@ def test_groups_and_modifiers_are_read_and_their_defaults_filled_in(tmp_path):
         ),
         ("every: 5", "form: hrd", r":10: aggregator\.modifiers\.0\.form: .* Did you mean 'hard'\?"),
         ("[attention]", "attention", r":8: aggregator\.granularity\.early: must be a list \(of text\)"),
-        ("logits]}", "logit]}", r":6: aggregator: granularity: .*in none: logits; .*names of no path: logit;"),
-        ("epochs: 1", "epochs: 1, compile: true", r":5: train\.compile: must be false for .* such as CosineGate"),
+        ("logits]}", "logit]}", r":8: aggregator\.granularity: .*in none: logits; .*: logit; .* 'logits'\?"),
+        ("epochs: 1", "epochs: 1, compile: true", r":5: train\.compile: must be false with CosineGate, which takes"),
     ],
 )
 def test_what_is_wrong_with_groups_and_modifiers_is_said_where_it_stands(written, instead, message, tmp_path):
@@ -128,6 +128,20 @@ def test_what_is_wrong_with_groups_and_modifiers_is_said_where_it_stands(written
     with pytest.raises(UserError, match=message) as caught:
         load(path)
     assert len(caught.value.mistakes) == 1
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "diagnose", "at_fault"),
+    [
+        ({"use": "GradNorm"}, None, "GradNorm, which takes"),
+        ({"use": "DistPro", "modifiers": [{"use": "CosineGate"}]}, None, "DistPro and CosineGate, which take"),
+        ({"use": "Equal"}, {"every": 5}, "train.diagnose, which takes"),
+    ],
+)
+def test_what_cannot_be_compiled_is_named(aggregator, diagnose, at_fault):
+    found = mistakes(aggregator=aggregator, train={"epochs": 3, "compile": True, "diagnose": diagnose})
+    assert list(found) == ["train.compile"]
+    assert f"must be false with {at_fault} gradients" in found["train.compile"]
 
 
 def test_what_looks_at_no_gradients_is_compiled():
