@@ -287,9 +287,9 @@ def test_the_plan_says_what_can_be_decided_or_why_nothing(case, folder, capsys):
     [
         (
             0.99,
-            ["takes 127 of the 128 training images for DistPro", "the 1 that are left are less than one batch of 32"],
+            ["takes 126 of the 128 training images for DistPro", "the 2 that are left are less than one batch of 32"],
         ),
-        (0.001, ["must take at least one image"]),
+        (0.001, ["must take at least 2 of the training images"]),
     ],
 )
 def test_images_that_are_held_out_are_named_as_what_is_too_many_or_too_few(held_out, words, folder, capsys):
