@@ -18,7 +18,7 @@ from distill.data.held_out import hold_out
 from distill.host import LocalHost
 from distill.schema import Problem
 from distill.slots import DATASET
-from orchestrator.branch import SAMPLE_SIZE, build_branches
+from orchestrator.build_branches import SAMPLE_SIZE, build_branches
 from orchestrator.config import PlannedRun
 from orchestrator.config.design import Design
 from orchestrator.config.experiment import Experiment

@@ -172,7 +172,7 @@ def _load(options: argparse.Namespace, *, build: bool = True) -> Experiment:
 
     experiment = semantics(experiment)
     if build:
-        from orchestrator.branch import build_branches
+        from orchestrator.build_branches import build_branches
 
         build_branches(experiment)
     return experiment

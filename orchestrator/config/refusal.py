@@ -24,7 +24,7 @@ def refusal(aggregator: Mapping[str, Any], paths: Mapping[str, Any], modules: Se
         made.check_paths(list(paths), negative)
         if made.key_kind != "layer":
             # Which layers a path has does not matter to weights of paths and groups. Weights of layers are asked for
-            # once both models are built; see orchestrator.branch.
+            # once both models are built; see orchestrator.build_branches.
             made.connect(dict.fromkeys(paths, ("layer",)), negative)
     except ValueError as error:
         return str(error)

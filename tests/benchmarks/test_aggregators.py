@@ -14,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
 
 from benchmarks import aggregators, paths
+from benchmarks.aggregator_scene import Scene, Training
 from benchmarks.aggregator_variants import Variant, make_variants
 from benchmarks.workbench import PAIRS, Pair, Workbench
 from distill import aggregators as registry
@@ -43,9 +44,7 @@ def test_every_variant_makes_steps_of_its_kind(tmp_path):
     """What looks does so in every step of the one training, and in no later step of the other."""
     scenes = {}
     for name, variant in make_variants(tmp_path).items():
-        scene = scenes.setdefault(
-            variant.paths, aggregators.Scene(Workbench(pair=SMALL, batch=4), variant.paths, live=False)
-        )
+        scene = scenes.setdefault(variant.paths, Scene(Workbench(pair=SMALL, batch=4), variant.paths, live=False))
         looking = scene.training(variant.make(1), variant.diagnose)
         looks = count_looks(looking, 2)
         expected = bool(looking.trainer.distiller.aggregator.needs.gradients or variant.diagnose)
@@ -55,7 +54,7 @@ def test_every_variant_makes_steps_of_its_kind(tmp_path):
             assert count_looks(resting, 3) == [True, False, False], name
 
 
-def count_looks(training: aggregators.Training, steps: int) -> list[bool]:
+def count_looks(training: Training, steps: int) -> list[bool]:
     """Return of each step whether a gradient was taken apart from the others."""
     looks, grad = [], torch.autograd.grad
     for _ in range(steps):
@@ -79,7 +78,7 @@ def test_a_step_is_the_trainers_whole_one(monkeypatch):
         monkeypatch.setattr(
             owner, name, lambda *given, name=name, call=original, **more: (called.append(name), call(*given, **more))[1]
         )
-    scene = aggregators.Scene(Workbench(pair=SMALL, batch=4), ("ST", "AT"), live=False)
+    scene = Scene(Workbench(pair=SMALL, batch=4), ("ST", "AT"), live=False)
     training = scene.training(FAMO())
     before = [parameter.detach().clone() for parameter in training.trainer.distiller.student.parameters()]
     training.step()
@@ -90,7 +89,7 @@ def test_a_step_is_the_trainers_whole_one(monkeypatch):
 
 @pytest.mark.parametrize("live", [False, True])
 def test_the_teacher_is_asked_in_a_step_only_where_it_runs_along(live, monkeypatch):
-    scene = aggregators.Scene(Workbench(pair=SMALL, batch=4), ("ST", "AT"), live=live)
+    scene = Scene(Workbench(pair=SMALL, batch=4), ("ST", "AT"), live=live)
     training, asked = scene.training(Equal()), []
     training.trainer.teacher.register_forward_hook(lambda *given: asked.append(True))
     training.step()
