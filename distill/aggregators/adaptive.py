@@ -89,8 +89,8 @@ def AdaptivePaper(granularity: Granularity = "path") -> Adaptive:  # noqa: N802,
 
     The scalars start at 0 and share the optimiser's learning rate and weight decay; their weights have no bound, and
     a warning says once when one passes 1e4. It takes no modifiers, and no ``alpha_distill``: with one of them it would
-    no longer be the paper's; that is ``Adaptive(learning_rate=None, weight_decay=None, max_weight=None, ...)``. Costs
-    one number a loss: no further pass, no all-reduce.
+    no longer be the paper's; that is Adaptive with ``learning_rate``, ``weight_decay`` and ``max_weight`` at ``None``.
+    Costs one number a loss: no further pass, no all-reduce.
 
     Source: Chennupati et al. 2021 (arXiv:2110.09674) and its published code.
 

@@ -75,7 +75,7 @@ MUTANTS = {
             "weights = modifier.reweigh(aggregate.weights,",
             "distill.aggregators.base",
         ),
-        (".sum(), weights)\n\n    @", ".sum(), aggregate.weights)\n\n    @", "distill.aggregators.base"),
+        ("total=total, weights=weights)", "total=total)", "distill.aggregators.base"),
         ("(weights * losses.paths).sum()", "(weights * losses.paths).mean()", "distill.aggregators.base"),
         ("(weights * losses.paths).sum()", "(weights * losses.paths.abs().sqrt()).sum()", "distill.aggregators.base"),
         ("losses.task + (weights", "losses.task.detach() + (weights", "distill.aggregators.base"),

@@ -150,7 +150,7 @@ MUTANTS = {
         ("exponents[:-1] = self.alpha_distill", "exponents[:] = self.alpha_distill"),
         ("exponents[:-1] = self.alpha_distill", "exponents[:-1] = 1"),
         ("exponents.sum() * geometric + (", "geometric + ("),
-        ("geometric / task * losses.task", "losses.task"),
+        ("task_weight * losses.task", "losses.task"),
         ("(exponents * values.log()).sum()", "(exponents * values).sum()"),
         ("/ exponents.sum().clamp_min(1)", "/ len(exponents)"),
     ],
