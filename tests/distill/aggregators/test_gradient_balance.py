@@ -166,12 +166,12 @@ def test_weighs_as_torchjd_does(method: str, num_paths: int) -> None:
 OF_SIZE, OF_ROWS = ("FairGrad", "PCD"), ("ExcessMTL", "NashMTL")
 
 
-@every_method
-@pytest.mark.parametrize("num_paths", [1, 2])
+@pytest.mark.parametrize(  # Krum takes no two gradients
+    ("method", "num_paths"),
+    [(method, num_paths) for method in WEIGHTINGS for num_paths in (1, 2) if (method, num_paths) != ("Krum", 1)],
+)
 @pytest.mark.parametrize("name", [name for name in hard_rows(PERPENDICULAR.repeat(2, 1)[:3]) if name != "all zero"])
 def test_weighs_hard_gradients_as_torchjd_does(method: str, name: str, num_paths: int) -> None:
-    if method == "Krum" and num_paths == 1:
-        pytest.skip("Krum takes no two gradients")
     torchjd = pytest.importorskip("torchjd.aggregation")
     aggregator = make(method, num_paths, max_weight=1e30)
     theirs = getattr(torchjd, method)(
