@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ def test_every_variant_makes_steps_of_its_kind(tmp_path):
     scenes = {}
     for name, variant in make_variants(tmp_path).items():
         scene = scenes.setdefault(variant.paths, Scene(Workbench(pair=SMALL, batch=4), variant.paths, live=False))
+        if name.endswith("NashMTL") and find_spec("ecos") is None:
+            continue  # its solver has no package for this Python; the benchmark leaves it out, too
         looking = scene.training(variant.make(1), variant.diagnose)
         looks = count_looks(looking, 2)
         expected = bool(looking.trainer.distiller.aggregator.needs.gradients or variant.diagnose)

@@ -28,4 +28,5 @@ def _work(rank: int, measure: Callable[[int], Any], world_size: int, folder: str
         timeout=datetime.timedelta(seconds=60),
     )
     torch.save(measure(rank), f"{folder}/rank{rank}.pt")
+    dist.barrier()  # who leaves while another still talks to it takes that one along
     dist.destroy_process_group()
