@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,24 @@ def accuracy() -> str:
             )
         )
     return tables.markdown([("aggregator", "n", "validation", "over Equal", "test", "step", "memory"), *body])
+
+
+def searched() -> str:
+    """Return what the best of the searched constant weights reached, on other seeds and on its own, beside LogSum."""
+    search, confirmed = _read("static_weights_comparison"), _read("static_weights_confirmed")
+    settings = [arm for arm in search["arms"] if not arm["is_alone"]]
+    reached = [arm["mean"] for arm in settings]
+    rows = [("", "n", "validation", "over LogSum", "test")]
+    for arm in confirmed["arms"]:
+        if not arm["is_alone"]:
+            name = f"best of {len(settings)}, other seeds" if arm["aggregator"] == "fixed" else _name(arm)
+            test = f"{arm['test_mean']:.2f} ± {arm['test_sd']:.2f}"
+            rows.append((name, str(arm["num_seeds"]), _accuracy(arm), _interval(arm["over_reference"]), test))
+    best = max(settings, key=lambda arm: float(arm["mean"]))
+    rows.append(("the same, on the seed that chose it", "1", f"{best['mean']:.2f}", "", f"{best['test_mean']:.2f}"))
+    spread = f"{statistics.fmean(reached):.2f} ± {statistics.stdev(reached):.2f}"
+    rows.append(("all proposed settings, on that seed", str(len(settings)), spread, "", ""))
+    return tables.markdown(rows)
 
 
 def _read(name: str) -> Any:

@@ -153,6 +153,7 @@ def document() -> str:
         "modifiers": modifier_table,
         "what they cost": costs,
         "what they reach": aggregator_experiments.accuracy,
+        "constant weights, searched": aggregator_experiments.searched,
         "a path that hurts": aggregator_experiments.harm,
     }
     return tables.document(DOCUMENT, {f"{GENERATOR}: {name}": make for name, make in blocks.items()})
