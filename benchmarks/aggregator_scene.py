@@ -77,7 +77,7 @@ class Scene:
             Loaders(train=self._loader, validation=None, test=self._loader, held_out=self._loader),
             Recipe(1, crawl, diagnosis=None if diagnose is None else Diagnosis(1, diagnose)),
             LocalHost(self._bench.device),
-            num_classes=NUM_CLASSES,
+            classes=tuple(map(str, range(NUM_CLASSES))),
         )
         batches = itertools.cycle(self._batches)
 

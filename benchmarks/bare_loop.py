@@ -90,7 +90,7 @@ def train(options: argparse.Namespace, host: _Rank) -> None:
             loss.backward()
             optimizer.step()
             distiller.aggregator.after_step()
-        evaluate(distiller.student, loaders.validation, distiller.task, num_classes=prepared.data.num_classes)
+        evaluate(distiller.student, loaders.validation, distiller.task, classes=prepared.data.classes)
         seconds.append(time.perf_counter() - started)
     if host.rank == 0:
         options.result.write_text(json.dumps({"epochs": seconds}))

@@ -1,4 +1,4 @@
-"""What one training step sees: images, labels and the samples' indices."""
+"""What one training step sees: images, what is known of them, and the samples' indices."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distill.objects import Labels
+
 
 class Samples(NamedTuple):
     """All samples that a training sees.
 
     Attributes:
         indices: ``[sample]``, int64 positions in the data set's own order, ascending.
-        labels: ``[sample]``, int64.
+        labels: ``[sample]``, int64; all alike where samples have no single class.
     """
 
     indices: Tensor
@@ -28,7 +30,8 @@ class Batch:
 
     Attributes:
         images: ``[batch, channel, height, width]``, float.
-        labels: ``[batch]``, int64 class indices for classification.
+        labels: what is known of the images: ``[batch]``, int64 classes; ``[batch, height, width]``, int64 classes of
+            pixels, 255 where not known; or :class:`~distill.objects.Objects`.
         indices: ``[batch]``, int64 positions in the data set's own order; they name a sample for good.
         targets: what the teacher said of these images, by path and layer, as far as it was stored.
         progress: share of the training that is done, from 0 to 1, for what follows a schedule; the Distiller fills it
@@ -36,10 +39,21 @@ class Batch:
     """
 
     images: Tensor
-    labels: Tensor
+    labels: Labels
     indices: Tensor
     targets: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
     progress: Tensor | float = 0.0
+
+    @property
+    def classes(self) -> Tensor:
+        """The labels where they are classes, of images or of pixels.
+
+        Raises:
+            ValueError: the labels are objects.
+        """
+        if not isinstance(self.labels, Tensor):
+            raise ValueError("images are labelled with objects here, where classes of images or pixels are needed")
+        return self.labels
 
     def __len__(self) -> int:
         return len(self.images)

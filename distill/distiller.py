@@ -20,7 +20,7 @@ from distill.last_parameters import last_parameters
 from distill.paths import Path, Target
 from distill.random_state import random_state, set_random_state
 from distill.step import Step
-from distill.taps import Probe, Tap, TapPair, TapReader, probe
+from distill.taps import Probe, Tap, TapPair
 from distill.tasks import Task
 from distill.teacher import Teacher
 
@@ -74,10 +74,10 @@ class Distiller(nn.Module):
         self.aggregator = aggregator
         self.task = task
         self.precision = precision
-        student_probe = probe(student, sample, task.logits)
+        student_probe = task.probe(student, sample)
         watched: dict[str, Tap] = {}
         if teacher is not None and paths:
-            teacher_probe = probe(teacher.model, sample, task.logits)
+            teacher_probe = task.probe(teacher.model, sample)
             self._connect(student_probe, teacher_probe, seed, samples)
             names = {pair.teacher for path in paths.values() for pair in path.pairs}
             teacher.watch([teacher_probe[name] for name in sorted(names)])
@@ -93,7 +93,7 @@ class Distiller(nn.Module):
         self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         # A tensor: a compiled module would be traced anew for every number.
         self.register_buffer("_progress", torch.zeros(()), persistent=False)
-        self._reader = TapReader(student, watched.values(), task.logits)
+        self._reader = task.reader(student, watched.values())
 
     def _deepest_taps(self, student: Probe) -> list[str]:
         """Return for each key of the aggregator the deepest student tap that its layers' losses read."""

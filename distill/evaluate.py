@@ -19,8 +19,8 @@ def evaluate(
     loader: Loader,
     task: Task,
     *,
-    num_classes: int,
-    teacher_logits: Sequence[Tensor] | None = None,
+    classes: Sequence[str],
+    teacher_answers: Sequence[Tensor] | None = None,
     precision: Precision = "float32",
 ) -> dict[str, float]:
     """Evaluate ``model`` on all samples of ``loader``, each exactly once over all ranks.
@@ -29,8 +29,8 @@ def evaluate(
         model: in any mode; it is evaluated in evaluation mode and put back.
         loader: gives this rank's share of the split, in a fixed order.
         task: defines the metrics.
-        num_classes: number of classes.
-        teacher_logits: the teacher's logits for the same batches, from :func:`teacher_predictions`.
+        classes: names of the data's classes, by label.
+        teacher_answers: what the teacher says of the same batches, from :func:`ask_for_answers`.
         precision: the student's forward precision.
 
     Returns:
@@ -38,15 +38,27 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    metrics = task.metrics(num_classes, loader.device)
+    metrics = task.metrics(classes, loader.device)
     for number, batch in enumerate(loader.epoch(0)):
         with torch.autocast(loader.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            output = model(batch.images)
-        metrics.update(output, batch, None if teacher_logits is None else teacher_logits[number])
+            output = task.run(model, batch.images)
+        told = None if teacher_answers is None else teacher_answers[number].to(loader.device)
+        metrics.update(output, batch, told)
     model.train(was_training)
     return metrics.compute()
 
 
-def teacher_predictions(teacher: Teacher, loader: Loader) -> list[Tensor]:
-    """Return the teacher's logits for each batch of ``loader``: asked once, compared against every epoch."""
-    return [teacher.predict(batch.images) for batch in loader.epoch(0)]
+def ask_for_answers(teacher: Teacher, loader: Loader) -> list[Tensor] | None:
+    """Return what the teacher says of each batch of ``loader``: asked once, compared against every epoch.
+
+    Returns:
+        For each batch ``[batch, ...]`` on the CPU; ``None`` where the task compares no answers.
+    """
+    if not teacher.task.compares_answers:
+        return None
+    answers: list[Tensor] = []
+    for batch in loader.epoch(0):
+        answer = teacher.answer(batch.images)
+        assert answer is not None
+        answers.append(answer.cpu())
+    return answers

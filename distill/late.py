@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchvision import datasets as datasets
     from torchvision import models as models
+    from torchvision import ops as ops
+    from torchvision import tv_tensors as tv_tensors
     from torchvision.transforms import v2 as v2
 else:
 
@@ -23,4 +25,6 @@ else:
 
     datasets = _Late("torchvision.datasets")
     models = _Late("torchvision.models")
+    ops = _Late("torchvision.ops")
+    tv_tensors = _Late("torchvision.tv_tensors")
     v2 = _Late("torchvision.transforms.v2")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor, nn
 
-from distill.taps import Tap, TapReader
+from distill.taps import Tap
 from distill.tasks import Task
 
 
@@ -26,12 +26,12 @@ class Teacher(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.task = task
-        self._reader = TapReader(self.model, (), task.logits)
+        self._reader = task.reader(self.model, ())
 
     def watch(self, taps: Iterable[Tap]) -> None:
         """Choose the taps that :meth:`forward` returns."""
         self.close()
-        self._reader = TapReader(self.model, taps, self.task.logits)
+        self._reader = self.task.reader(self.model, taps)
 
     def close(self) -> None:
         """Remove all hooks from the model."""
@@ -56,6 +56,6 @@ class Teacher(nn.Module):
         return taps
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the logits of ``images``, ``[batch, class]``, float32."""
-        return self.task.logits(self.model(images)).float()
+    def answer(self, images: Tensor) -> Tensor | None:
+        """Return what a student's agreement is measured against, see :meth:`distill.tasks.Task.answer`."""
+        return self.task.answer(self.task.outputs(self.task.run(self.model, images)))

@@ -77,7 +77,7 @@ class Trainer:
         loaders: the splits.
         recipe: how to train.
         host: where this runs.
-        num_classes: number of classes, for the metrics.
+        classes: names of the data's classes, by label, for the metrics.
         checkpoints: where to keep checkpoints; ``None`` keeps none. Rank 0 writes.
         config_hash: identifies the configuration; a checkpoint of another one is refused.
         targets: where the paths' targets come from; ``None``: the teacher is asked for every batch.
@@ -95,7 +95,7 @@ class Trainer:
         recipe: Recipe,
         host: Host,
         *,
-        num_classes: int,
+        classes: Sequence[str],
         checkpoints: Checkpoints | None = None,
         config_hash: str = "",
         targets: TargetSource | None = None,
@@ -105,7 +105,7 @@ class Trainer:
         self.loaders = loaders
         self.recipe = recipe
         self.host = host
-        self.num_classes = num_classes
+        self.classes = classes
         self.checkpoints = checkpoints
         self.config_hash = config_hash
         self.targets = targets or TargetSource(distiller, teacher)
@@ -140,7 +140,7 @@ class Trainer:
         self._module: Any = torch.compile(prepared) if recipe.compile else prepared
         self._distributed = prepared if isinstance(prepared, nn.parallel.DistributedDataParallel) else None
         torch.manual_seed(derive_seed(recipe.seed, "training", host.rank))
-        self._teacher_validation: list[Tensor] | None = None
+        self._validation_answers: list[Tensor] | None = None
         accepts_negative = distiller.aggregator.accepts_negative
         self._finite = FiniteCheck(distiller.layer_keys, host.device, rank=host.rank, accepts_negative=accepts_negative)
 
@@ -155,7 +155,7 @@ class Trainer:
             distill.finite_check.NonFiniteLossError: a loss is NaN or infinite.
             distill.finite_check.NegativeLossError: a loss is below zero that the aggregator takes for non-negative.
         """
-        self._teacher_validation = self.targets.predictions(self.loaders.validation)
+        self._validation_answers = self.targets.answers(self.loaders.validation)
         status = "finished"
         while self.state.epoch < self.recipe.epochs:
             self._run_epoch()
@@ -163,7 +163,7 @@ class Trainer:
                 status = "stopped"
                 break
         if self.state.validation is None:
-            self.state.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
+            self.state.validation = self._evaluate(self.loaders.validation, self._validation_answers)
         return self._result(status)
 
     def _run_epoch(self) -> None:
@@ -173,7 +173,7 @@ class Trainer:
         if self.scheduler is not None and self.recipe.scheduler_step == "epoch":
             self.scheduler.step()
         distributed.broadcast_buffers(self.distiller)
-        state.validation = self._evaluate(self.loaders.validation, self._teacher_validation)
+        state.validation = self._evaluate(self.loaders.validation, self._validation_answers)
         state.seconds += time.perf_counter() - started
         if state.epoch % self.recipe.checkpoint_every == 0 or state.epoch == self.recipe.epochs:
             state.save(self.checkpoints, self.config_hash)
@@ -250,15 +250,15 @@ class Trainer:
     def _clipped_parameters(self) -> list[nn.Parameter]:
         return [*self.distiller.student.parameters(), *self.distiller.paths.parameters()]
 
-    def _evaluate(self, loader: Loader | None, teacher_logits: list[Tensor] | None) -> dict[str, float] | None:
+    def _evaluate(self, loader: Loader | None, answers: list[Tensor] | None) -> dict[str, float] | None:
         if loader is None:
             return None
         return evaluate(
             self.distiller.student,
             loader,
             self.distiller.task,
-            num_classes=self.num_classes,
-            teacher_logits=teacher_logits,
+            classes=self.classes,
+            teacher_answers=answers,
             precision=self.distiller.precision,
         )
 
@@ -275,7 +275,7 @@ class Trainer:
             "teacher_parameters": _count(self.teacher) if self.teacher is not None else None,
         }
         if status == "finished":
-            result["test"] = self._evaluate(self.loaders.test, self.targets.predictions(self.loaders.test))
+            result["test"] = self._evaluate(self.loaders.test, self.targets.answers(self.loaders.test))
         return result
 
     def resume(self) -> bool:

@@ -16,7 +16,7 @@ from distill.data.base import Dataset
 from distill.paths import Path
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, PATH, TASK
-from distill.taps import OUTPUT, Probe, probe
+from distill.taps import OUTPUT, Probe
 from distill.tasks import Task
 from orchestrator.assemble import assemble_model, draw_model, model_sizes
 from orchestrator.branch import Branch, ConnectedPath, Connection
@@ -188,14 +188,11 @@ def _probe_model(
         with torch.device("meta"):
             model: nn.Module = draw_model(section["model"], dataset, modules=modules).make(**model_sizes(dataset))
             sample: Tensor = torch.empty((SAMPLE_SIZE, *dataset.image_shape))
-        found = probe(model, sample, task.logits)
+        found = task.probe(model, sample)
     except (OSError, RuntimeError, ValueError) as error:
         return None, 1, [Problem(f"{role}.{source}", str(error).partition("\n")[0])], messages
-    problems = []
-    if found.output_shape != (dataset.num_classes,):
-        shape = list(found.output_shape)
-        message = f"gives {shape} logits an image, but the data have {dataset.num_classes} classes"
-        problems.append(Problem(f"{role}.model", message))
+    misfit = task.misfit(found, dataset.num_classes)
+    problems = [Problem(f"{role}.model", misfit)] if misfit else []
     return found, count_parameters(model), problems, messages
 
 

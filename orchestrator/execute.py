@@ -50,7 +50,7 @@ def execute(payload: Mapping[str, Any], host: Host) -> dict[str, Any]:
         prepared.loaders,
         _recipe(job.config),
         host,
-        num_classes=prepared.data.num_classes,
+        classes=prepared.data.classes,
         checkpoints=Checkpoints(storage.path / CHECKPOINTS if storage.is_local else storage.pyarrow(CHECKPOINTS)),
         config_hash=job.config_hash,
         targets=prepared.targets,

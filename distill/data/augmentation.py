@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from distill.counter_random import derive_seed, uniform
+from distill.data.annotation import Sample
 from distill.data.source import Indices
 from distill.data.subset import Subset
 from distill.data.transforms.base import Transform
+from distill.objects import Labels
 
 Chain = list[tuple[Transform, Tensor]]
 """Transforms in order, each with its random numbers ``[batch, num_draws]`` on the CPU."""
@@ -62,6 +64,41 @@ def read_images(subset: Subset, positions: Indices, chain: Chain) -> Tensor:
         return augment(torch.as_tensor(subset.read(positions)), chain)
     num_single = _num_single(chain)
     return augment(_read_single(subset, positions, chain[:num_single]), chain[num_single:])
+
+
+def read_annotated(subset: Subset, positions: Indices, chain: Chain) -> tuple[Tensor, Labels]:
+    """Read annotated samples, and augment image and annotation together, sample by sample, on the CPU.
+
+    Where no transform of the chain brings images to one size they are fitted first; and whatever leaves the chain in
+    another size is fitted in the end.
+
+    Args:
+        subset: where the samples are.
+        positions: ``[batch]``, positions in the subset.
+        chain: all that is to be applied.
+
+    Returns:
+        ``[batch, channel, height, width]``, uint8 unless a transform changed that, and the annotations.
+    """
+    source = subset.source
+    assert source.annotation is not None
+    fits_first = _num_single(chain) == 0
+
+    def view(sample: Sample, place: int) -> Sample:
+        if fits_first:
+            sample = source.fit_sample(sample)
+        for transform, draws in chain:
+            sample = transform.together(sample, draws[place])
+        return source.fit_sample(sample)
+
+    indices = subset.indices[positions]
+    if any(transform.uses_global_random for transform, _ in chain):
+        plain = source.read_samples(indices, lambda sample, place: sample)
+        samples = [view(sample, place) for place, sample in enumerate(plain)]
+    else:
+        samples = source.read_samples(indices, view)
+    images = torch.stack([sample.image for sample in samples])
+    return images, source.annotation.collate([sample.annotation for sample in samples])
 
 
 def augment(images: Tensor, chain: Chain) -> Tensor:

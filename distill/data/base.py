@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
+from distill.data.annotation import Annotation, Sample
 from distill.data.data import Data
 from distill.data.source import Source
 from distill.data.split import Split
@@ -30,6 +32,9 @@ class Dataset(ABC):
     Raises:
         ValueError: an option is wrong, or the augmentation cannot take such images.
     """
+
+    annotation: ClassVar[type[Annotation] | None] = None
+    """What annotates the images, place by place; ``None``: the class of an image is all that is known."""
 
     def __init__(
         self,
@@ -92,7 +97,12 @@ class Dataset(ABC):
         images = torch.zeros((1, *self.image_shape), dtype=torch.uint8)
         for place, transform in enumerate(self.transforms):
             try:
-                images = transform(images, torch.full((1, transform.num_draws), 0.5, dtype=torch.float64))
+                draws = torch.full((1, transform.num_draws), 0.5, dtype=torch.float64)
+                if self.annotation is None:
+                    images = transform(images, draws)
+                else:
+                    blank = self.annotation.blank(*images.shape[2:])
+                    images = transform.together(Sample(images[0], blank), draws[0]).image[None]
             except Exception as error:  # torchvision's transforms raise TypeError, RuntimeError and others
                 raise ValueError(
                     f"augment[{place}] ({type(transform).__name__}) cannot take images of shape "

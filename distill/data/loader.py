@@ -14,10 +14,11 @@ from torch import Tensor
 
 from distill.batch import Batch
 from distill.counter_random import derive_seed, sort_keys
-from distill.data.augmentation import Chain, augment, chain_of, on_arrival, read_images
+from distill.data.augmentation import Chain, augment, chain_of, on_arrival, read_annotated, read_images
 from distill.data.source import Indices
 from distill.data.subset import Subset
 from distill.data.transforms.base import Transform
+from distill.objects import Labels
 
 _NUM_AHEAD = 2
 
@@ -29,6 +30,7 @@ class _Read:
     """What was read of a batch, on the CPU; in pinned memory where a GPU awaits it."""
 
     images: Tensor
+    labels: Labels
     left: Chain
     """Augmentation that runs on the device."""
     targets: Targets
@@ -202,13 +204,19 @@ class Loader:
         chain = chain_of(
             self.transforms, self.subset.indices[positions], data_seed=self.data_seed, epoch=self.view(epoch)
         )
-        first = on_arrival(chain, differs_in_size=self.subset.source.differs_in_size, device=self.device)
-        images = read_images(self.subset, positions, chain[:first])
+        labels: Labels
+        if self.subset.source.annotation is None:
+            first = on_arrival(chain, differs_in_size=self.subset.source.differs_in_size, device=self.device)
+            images = read_images(self.subset, positions, chain[:first])
+            labels = torch.from_numpy(self.subset.labels[positions])
+        else:
+            first = len(chain)
+            images, labels = read_annotated(self.subset, positions, chain)
         stored = {} if targets is None else targets.read(positions)
         if self.device.type != "cuda":
-            return _Read(images, chain[first:], stored)
+            return _Read(images, labels, chain[first:], stored)
         pinned = {name: {layer: value.pin_memory() for layer, value in each.items()} for name, each in stored.items()}
-        return _Read(images.pin_memory(), chain[first:], pinned)
+        return _Read(images.pin_memory(), labels.pin_memory(), chain[first:], pinned)
 
     def _batch(self, positions: Indices, read: _Read) -> Batch:
         """Augment and normalise on the device; the latter in the order of torchvision: to 0..1, minus mean, by std."""
@@ -217,7 +225,7 @@ class Loader:
         normalised = (scaled - self._mean).div_(self._std)
         return Batch(
             images=normalised,
-            labels=torch.from_numpy(self.subset.labels[positions]),
+            labels=read.labels,
             indices=torch.from_numpy(self.subset.indices[positions]),
             targets=read.targets,
         ).to(self.device, channels_last=self.channels_last)

@@ -46,7 +46,7 @@ class DKD(SoftenedPath):
         self.beta = finite("beta", beta, at_least=0)
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        label = batch.labels[:, None]  # [batch, 1, ...]
+        label = batch.classes[:, None]  # [batch, 1, ...]
         target, others = (_decouple(self.soften(logits), label) for logits in (teacher, student))
         (binary_p, other_p), (binary_q, other_q) = target, others
         parts = self.alpha * divergence(binary_p, binary_q) + self.beta * divergence(other_p, other_q)

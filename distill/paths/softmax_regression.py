@@ -52,7 +52,8 @@ class SoftmaxRegression(Path):
                 "SoftmaxRegression needs a teacher whose last layer is an nn.Linear, found none that gives its output "
                 f"of shape {list(teacher.output_shape)}; use Logits or SoftTarget with this teacher"
             )
-        self.adapter = Adapter(student[self.pairs[0].student].channels, classifier.in_features)
+        width = classifier.weight.shape[1]
+        self.adapter = Adapter(student[self.pairs[0].student].channels, width)
         # Not persistent: they belong to the teacher, and connect() takes them from it again.
         self.register_buffer("weight", widen(classifier.weight.detach()).clone(), persistent=False)
         bias = None if classifier.bias is None else widen(classifier.bias.detach()).clone()

@@ -38,8 +38,8 @@ class WSLD(SoftenedPath):
         super().__init__(temperature, standardize)
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        behind = _cross_entropy(student.detach(), batch.labels)
-        weight = -(-behind / (_cross_entropy(teacher, batch.labels) + EPSILON)).expm1()  # [batch, ...]
+        behind = _cross_entropy(student.detach(), batch.classes)
+        weight = -(-behind / (_cross_entropy(teacher, batch.classes) + EPSILON)).expm1()  # [batch, ...]
         log_q = F.log_softmax(self.soften(student), dim=1)
         log_p = F.log_softmax(self.soften(teacher), dim=1)
         return self.temperature**2 * (weight * divergence(log_p, log_q)).mean()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from distill.taps.layout import describe
+from distill.taps.reader import Outputs, Run, named
 from distill.taps.tap import OUTPUT, Layout, Tap
 
 _ORDERS: tuple[Layout, Layout] = ("nchw", "nhwc")
@@ -90,6 +91,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[_Call] = []
         self.activated: dict[tuple[int, int], ActivatedBy] = {}  # by content and version
+        self.resized: dict[int, int] = {}  # content of what F.interpolate returned: content of what it was given
         self._functions: list[Tensor] = []  # kept alive, so that no other tensor gets their identity
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -97,6 +99,9 @@ class _Recorder(TorchFunctionMode):
         if func in _ACTIVATION_FUNCTIONS and isinstance(result, Tensor):
             self._functions.append(result)
             self.activated[content(result), result._version] = ActivatedBy("", 0)
+        if func is F.interpolate:
+            self._functions += [args[0], result]
+            self.resized[content(result)] = content(args[0])
         return result
 
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -125,17 +130,18 @@ class _Recorder(TorchFunctionMode):
 
 
 def record(
-    model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]
-) -> tuple[list[Activation], Tensor, dict[str, str]]:
+    model: nn.Module, sample: Tensor, outputs: Outputs, run: Run
+) -> tuple[list[Activation], dict[str, Tensor], int, dict[str, str]]:
     """Run the model once on ``sample``, in evaluation mode and without gradient, and leave no trace on it.
 
     Returns:
-        The activations of all modules that returned one tensor, in the order in which the modules ended; the logits;
-        and, by name, why the other modules have none.
+        The activations of all modules that returned one tensor, in the order in which the modules ended; the parts of
+        the output; the content of the logits, before they were resized where they were; and, by name, why the other
+        modules have none.
     """
     recorder = _Recorder()
     with torch.no_grad(), _evaluation_mode(model), recorder.attached(model), recorder:
-        output = logits(model(sample))
+        parts = named(outputs(run(model, sample)))
     counts = Counter(call.name for call in recorder.calls)
     others = {
         name: "it does not run in evaluation mode" for name, _ in model.named_modules() if name and name not in counts
@@ -162,7 +168,8 @@ def record(
         refusal = _refusal(call, tap, same[identity], counts)
         activated_by = recorder.activated.get((identity, call.version))
         activations.append(Activation(call.name, call.module, tap, identity, refusal, activated_by))
-    return activations, output, others
+    scores = content(parts[OUTPUT])
+    return activations, parts, recorder.resized.get(scores, scores), others
 
 
 def _is_activation(module: nn.Module) -> bool:

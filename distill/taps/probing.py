@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor, nn
 
-from distill.taps.activation import Activation, content, record
-from distill.taps.layout import describe
-from distill.taps.tap import INPUT, OUTPUT, Tap
+from distill.taps.activation import Activation, record
+from distill.taps.head import Head
+from distill.taps.reader import Outputs, Run, call
+from distill.taps.tap import INPUT, LEVEL, OUTPUT, Tap, is_output
 from distill.taps.trunk import Trunk
 
 
@@ -22,24 +23,35 @@ class Probe:
 
     Attributes:
         taps: every activation that can be tapped, by module name in the order in which the modules end; the logits
-            under ``OUTPUT``.
-        stages: the tap at the end of each stage, from the highest resolution to the lowest (see ``Trunk.stages``).
-        last: the deepest feature: the map that enters global pooling; for models without maps, the vector that enters
-            the last layer.
+            under ``OUTPUT``, and whatever else the model's task shows of its output.
+        stages: the levels of the pyramid, where the task shows one; else the tap at the end of each stage. From the
+            highest resolution to the lowest (see ``Trunk.stages``).
+        last: the deepest feature: the coarsest level of a pyramid, or the map that enters global pooling or a dense
+            head; for models without maps, the vector that enters the last layer.
         output_shape: shape of the logits, without the batch.
-        classifier: the linear layer whose output is the logits; the model's own object. ``None`` where there is none.
+        classifier: the linear layer, or 1x1 convolution, whose output is the logits, but for resizing; the model's own
+            object. ``None`` where there is none.
         refused: why the other modules cannot be tapped, by name.
         unactivated: for the taps whose values an activation function made, the tap that reads what entered it; ``None``
             where that function is no module, so that nothing can be hooked.
+        output_shapes: shapes of all parts of the output, by tap name, without the batch.
+        head: what the task knows of the model's head besides.
     """
 
     taps: Mapping[str, Tap]
     stages: tuple[Tap, ...]
     last: Tap
     output_shape: tuple[int, ...]
-    classifier: nn.Linear | None
+    classifier: nn.Linear | nn.Conv2d | None
     refused: Mapping[str, str] = field(default_factory=dict)
     unactivated: Mapping[str, Tap | None] = field(default_factory=dict)
+    output_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    head: Head = field(default_factory=Head)
+
+    @property
+    def is_pyramid(self) -> bool:
+        """Whether the stages are the levels of a pyramid, which all lead to the output."""
+        return bool(self.stages) and self.stages[0].name.startswith(LEVEL)
 
     def __getitem__(self, name: str) -> Tap:
         """Return a tap by name.
@@ -55,7 +67,7 @@ class Probe:
                     return tap
         if name in self.refused:
             raise ValueError(f"module {name!r} cannot be tapped: {self.refused[name]}")
-        names = [known for known in self.taps if known != OUTPUT]
+        names = [known for known in self.taps if not is_output(known) or known.startswith(LEVEL)]
         nearest = difflib.get_close_matches(name, names, cutoff=0.5) or [tap.name for tap in self.stages]
         raise ValueError(f"the model has no module {name!r}; nearest names: {', '.join(nearest) or 'none'}")
 
@@ -88,7 +100,7 @@ class Probe:
         return before
 
 
-def probe(model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]) -> Probe:
+def probe(model: nn.Module, sample: Tensor, outputs: Outputs, *, run: Run = call, head: Head | None = None) -> Probe:
     """Run a model once on a sample and say what can be read out of it.
 
     The model runs in evaluation mode without gradient, and is left as it was: modes, hooks, weights and buffers. Model
@@ -102,29 +114,47 @@ def probe(model: nn.Module, sample: Tensor, logits: Callable[[Any], Tensor]) -> 
         model: any module; hooks are put on its submodules for the time of this call.
         sample: ``[batch, channel, height, width]``, a few images of the shape that the model will see; all activations
             are held at once.
-        logits: takes the logits ``[batch, class]`` from what the model returns.
+        outputs: takes the logits, ``[batch, class, ...]``, or several parts, from what the model returns.
+        run: runs the model; by default it is called.
+        head: what the task knows of the model's head besides.
 
     Raises:
         ValueError: the sample is not a batch of images, or the logits are not one tensor, batch first.
     """
     if sample.dim() != 4:
         raise ValueError(f"sample must be [batch, channel, height, width], found {list(sample.shape)}")
-    activations, output, refused = record(model, sample, logits)
+    activations, parts, scores, refused = record(model, sample, outputs, run)
+    output = parts[OUTPUT]
     if output.dim() < 2 or len(output) != len(sample):
         raise ValueError(f"logits must be [batch, class] for {len(sample)} images, found {list(output.shape)}")
     refused.update({activation.name: activation.refusal for activation in activations if activation.refusal})
     taps = {tap.name: tap for tap in (activation.tap for activation in activations) if tap and tap.name not in refused}
-    taps[OUTPUT] = _output_tap(output, sample)
-    trunk = Trunk(activations, num_classes=output.shape[1])
+    ordered = sorted(parts, key=lambda name: (name == OUTPUT, not name.startswith(LEVEL)))
+    taps |= {name: _output_tap(name, parts[name], sample) for name in ordered}
+    levels = tuple(taps[name] for name in ordered if name.startswith(LEVEL))
+    in_backbone = _in_backbone(model, activations)
+    trunk = Trunk(in_backbone or activations, num_classes=0 if in_backbone else output.shape[1])
     return Probe(
         taps=taps,
-        stages=trunk.stages(),
-        last=trunk.last() or taps[OUTPUT],
+        stages=levels or trunk.stages(),
+        last=levels[-1] if levels else trunk.last() or taps[OUTPUT],
         output_shape=tuple(output.shape[1:]),
-        classifier=_classifier(activations, output),
+        classifier=_classifier(activations, scores),
         refused=refused,
         unactivated=_unactivated(activations, taps),
+        output_shapes={name: tuple(part.shape[1:]) for name, part in parts.items()},
+        head=head or Head(),
     )
+
+
+def _in_backbone(model: nn.Module, activations: list[Activation]) -> list[Activation]:
+    """Return what runs in the model's ``backbone``, where it has a module of that name, as torchvision's dense ones do.
+
+    What follows it are heads, which end no stage.
+    """
+    if not isinstance(getattr(model, "backbone", None), nn.Module):
+        return []
+    return [activation for activation in activations if activation.name.startswith("backbone.")]
 
 
 def _unactivated(activations: list[Activation], taps: Mapping[str, Tap]) -> dict[str, Tap | None]:
@@ -145,13 +175,19 @@ def _unactivated(activations: list[Activation], taps: Mapping[str, Tap]) -> dict
     return found
 
 
-def _output_tap(output: Tensor, sample: Tensor) -> Tap:
-    tap = describe(OUTPUT, tuple(output.shape), tuple(sample.shape), grid=None)
-    return tap or Tap(OUTPUT, output.shape[1], 1, 1, float(sample.shape[2]), "vector")
+def _output_tap(name: str, part: Tensor, sample: Tensor) -> Tap:
+    """Describe a part of the output: a vector, a map, or places in a row behind the channels."""
+    rows = float(sample.shape[2])
+    if part.dim() == 4:
+        return Tap(name, part.shape[1], part.shape[2], part.shape[3], rows / part.shape[2], "output")
+    if part.dim() == 2:
+        return Tap(name, part.shape[1], 1, 1, rows, "vector")
+    return Tap(name, part.shape[1], math.prod(part.shape[2:]), 1, rows, "output")
 
 
-def _classifier(activations: list[Activation], output: Tensor) -> nn.Linear | None:
+def _classifier(activations: list[Activation], scores: int) -> nn.Linear | nn.Conv2d | None:
     for activation in reversed(activations):
-        if isinstance(activation.module, nn.Linear):
-            return activation.module if activation.content == content(output) else None
+        module = activation.module
+        if activation.content == scores and isinstance(module, nn.Linear | nn.Conv2d):
+            return module if isinstance(module, nn.Linear) or module.kernel_size == (1, 1) else None
     return None

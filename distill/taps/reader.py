@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from distill.taps.tap import OUTPUT, Tap
+from distill.taps.tap import OUTPUT, Tap, is_output
+
+Outputs = Callable[[Any], Tensor | Mapping[str, Tensor]]
+"""Takes from what a model returns the logits, or several parts of it by tap name, the logits under ``OUTPUT``."""
+
+Run = Callable[[nn.Module, Tensor], Any]
+"""Runs a model on images."""
 
 
 class TapReader:
@@ -23,17 +29,19 @@ class TapReader:
 
     Args:
         model: the model that was probed.
-        taps: what to read; ``OUTPUT`` is always read.
-        logits: takes the logits from what the model returns.
+        taps: what to read; the parts of the output are always read.
+        outputs: takes the logits, or several parts, from what the model returns.
+        run: runs the model; by default it is called.
 
     Raises:
         ValueError: the model has no module of a tap's name.
     """
 
-    def __init__(self, model: nn.Module, taps: Iterable[Tap], logits: Callable[[Any], Tensor]) -> None:
+    def __init__(self, model: nn.Module, taps: Iterable[Tap], outputs: Outputs, run: Run | None = None) -> None:
         self._model = model
-        self._taps = {tap.name: tap for tap in taps if tap.name != OUTPUT}
-        self._logits = logits
+        self._taps = {tap.name: tap for tap in taps if not is_output(tap.name)}
+        self._outputs = outputs
+        self._run = run or call
         self._seen: dict[str, tuple[Tensor, int]] | None = None
         self._awaited: frozenset[str] | None = None
         self._calls: dict[str, int] = {}
@@ -56,7 +64,8 @@ class TapReader:
 
         Returns:
             What the model returned, and by tap name the activations as ``[batch, channel, height, width]``, views of
-            the model's own tensors with their gradient; under ``OUTPUT`` the logits.
+            the model's own tensors with their gradient; the parts of the output as they are, under ``OUTPUT`` the
+            logits.
 
         Raises:
             ValueError: in this pass a tapped module did not run, ran twice, returned no single tensor, or was
@@ -64,14 +73,13 @@ class TapReader:
         """
         seen = self._start()
         try:
-            output = self._model(images)
+            output = self._run(self._model, images)
         finally:
             self._seen = None
-        activations = {OUTPUT: self._logits(output)}
-        activations |= {name: self._activation(name, seen) for name in self._taps}
+        parts = named(self._outputs(output))
         if sources is not None:
-            sources |= {OUTPUT: activations[OUTPUT], **{name: tensor for name, (tensor, _) in seen.items()}}
-        return output, activations
+            sources |= {**parts, **{name: tensor for name, (tensor, _) in seen.items()}}
+        return output, parts | {name: self._activation(name, seen) for name in self._taps}
 
     def read(self, images: Tensor, only: Collection[str]) -> dict[str, Tensor]:
         """Return some of the taps, and run the model no deeper than these need.
@@ -81,20 +89,21 @@ class TapReader:
 
         Args:
             images: ``[batch, channel, height, width]``.
-            only: names among the taps; ``OUTPUT`` for the logits.
+            only: names among the taps, and of parts of the output, such as ``OUTPUT``.
 
         Raises:
             ValueError: as :meth:`__call__`, or a name is not among the taps.
         """
-        wanted = frozenset(only) - {OUTPUT}
+        wanted = frozenset(name for name in only if not is_output(name))
+        whole = len(wanted) < len(frozenset(only)) or not wanted
         unknown = sorted(wanted - self._taps.keys())
         if unknown:
             raise ValueError(f"these are no taps of this reader: {', '.join(unknown)}; it has {sorted(self._taps)}")
         seen = self._start()
-        self._awaited = None if OUTPUT in only or not wanted else wanted
+        self._awaited = None if whole else wanted
         activations = {}
         try:
-            activations[OUTPUT] = self._logits(self._model(images))
+            activations = named(self._outputs(self._run(self._model, images)))
         except _Enough:
             pass
         finally:
@@ -152,6 +161,16 @@ class TapReader:
                 "tap the module that overwrites it"
             )
         return self._taps[name].read(tensor)
+
+
+def call(model: nn.Module, images: Tensor) -> Any:
+    """Run a model by calling it."""
+    return model(images)
+
+
+def named(outputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the parts of an output by tap name; a single tensor is the logits."""
+    return {OUTPUT: outputs} if isinstance(outputs, Tensor) else dict(outputs)
 
 
 class _Enough(BaseException):

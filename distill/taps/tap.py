@@ -11,13 +11,22 @@ from torch import Tensor
 OUTPUT = ""
 """The tap name of a model's own output: ``named_modules()`` calls the root ``""``."""
 
+LEVEL = ":level"
+"""Begins the names of the maps of a pyramid, which a model's task shows, the finest first: ``:level0``, ``:level1``."""
+
 INPUT = ":input"
 """Stands behind the module's name in the name of a tap that reads what enters it; where taps read several of its calls,
 the number of the call follows."""
 
-Layout = Literal["nchw", "nhwc", "tokens", "vector"]
+Layout = Literal["nchw", "nhwc", "tokens", "vector", "output"]
 """Order of an activation's axes: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``,
-``[batch, token, channel]``, where class tokens may lead, or ``[batch, channel]``."""
+``[batch, token, channel]``, where class tokens may lead, or ``[batch, channel]``. ``output``: part of what the model
+returns, as it is; no module is hooked for it."""
+
+
+def is_output(name: str) -> bool:
+    """Whether a tap's name is that of a part of the model's output: the logits, or what its task shows beside them."""
+    return name == OUTPUT or name.startswith(":")
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Tap:
 
     def read(self, activation: Tensor) -> Tensor:
         """Return the module's output as ``[batch, channel, height, width]``, without leading tokens; a view of it."""
-        if self.layout == "nchw":
+        if self.layout in ("nchw", "output"):
             return activation
         if self.layout == "nhwc":
             return activation.permute(0, 3, 1, 2)

@@ -27,7 +27,7 @@ class Trunk:
 
     Args:
         activations: all modules' activations, in the order in which they ended.
-        num_classes: channels of the logits.
+        num_classes: channels of the logits; 0 where no class scores are among the activations.
     """
 
     def __init__(self, activations: Sequence[Activation], num_classes: int) -> None:

@@ -1,6 +1,6 @@
 """The target store: what the teacher says of an image, asked once and kept on disk for every run."""
 
-from distill.targets.column import Column, path_column, prediction_column
+from distill.targets.column import Column, answer_column, path_column
 from distill.targets.mapped import MappedTargets
 from distill.targets.numerics import Numerics
 from distill.targets.shards import LocalShards, RemoteShards, Shards, open_shards
@@ -21,7 +21,7 @@ __all__ = [
     "TargetSource",
     "TargetStore",
     "View",
+    "answer_column",
     "open_shards",
     "path_column",
-    "prediction_column",
 ]

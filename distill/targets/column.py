@@ -11,7 +11,11 @@ from torch import Tensor
 from distill.identity import code_digest, digest
 from distill.paths import Path, Taps
 from distill.taps import OUTPUT
-from distill.teacher import Teacher
+from distill.tasks import Task
+
+ANSWERS = "answers"
+ANSWER = "answer"
+"""Names of the column, and of its one layer, that holds the teacher's answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +64,21 @@ def path_column(name: str, path: Path) -> Column:
     )
 
 
-def prediction_column() -> Column:
-    """Return the column of the teacher's logits, against which a student's agreement is measured."""
+def answer_column(task: Task) -> Column:
+    """Return the column of the teacher's answers, against which a student's agreement is measured.
+
+    Only for tasks that compare answers.
+    """
+
+    def compute(taps: Taps) -> dict[str, Tensor]:
+        answer = task.answer(taps)
+        assert answer is not None
+        return {ANSWER: answer}
+
     return Column(
-        name="predictions",
-        identity={"class": "predictions", "code": code_digest(Teacher)},
+        name=ANSWERS,
+        identity={"class": ANSWERS, "code": code_digest(type(task))},
         taps=frozenset({OUTPUT}),
-        layers=("logits",),
-        compute=lambda taps: {"logits": taps[OUTPUT].float()},
+        layers=(ANSWER,),
+        compute=compute,
     )

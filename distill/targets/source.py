@@ -10,9 +10,9 @@ from torch import Tensor
 from distill.batch import Batch
 from distill.data import Loader
 from distill.distiller import Distiller
-from distill.evaluate import teacher_predictions
+from distill.evaluate import ask_for_answers
 from distill.paths import Target
-from distill.targets.column import path_column, prediction_column
+from distill.targets.column import ANSWER, ANSWERS, answer_column, path_column
 from distill.targets.mapped import MappedTargets
 from distill.targets.stored import StoredTargets
 from distill.teacher import Teacher
@@ -68,19 +68,17 @@ class TargetSource:
             taps = self._teacher(batch.images, only=self._distiller.teacher_taps(lacking))
         return brought | self._distiller.targets(taps, lacking)
 
-    def predictions(self, loader: Loader | None) -> list[Tensor] | None:
-        """Return the teacher's logits for each batch of a split in its own order, ``[batch, class]``.
+    def answers(self, loader: Loader | None) -> list[Tensor] | None:
+        """Return what the teacher says of each batch of a split in its own order, see ``Task.answer``; on the CPU.
 
         Returns:
-            ``None`` without a teacher or a split.
+            ``None`` without a teacher or a split, or where the task compares no answers.
         """
         if self._teacher is None or loader is None:
             return None
         mapped = None
-        if self._stored is not None:
-            mapped = self._stored.open([prediction_column()], loader, 0, precision="float32")
+        if self._stored is not None and self._distiller.task.compares_answers:
+            mapped = self._stored.open([answer_column(self._distiller.task)], loader, 0, precision="float32")
         if mapped is None:
-            return teacher_predictions(self._teacher, loader)
-        return [
-            mapped.read(positions)["predictions"]["logits"].float().to(loader.device) for positions in loader.shares(0)
-        ]
+            return ask_for_answers(self._teacher, loader)
+        return [mapped.read(positions)[ANSWERS][ANSWER] for positions in loader.shares(0)]

@@ -1,14 +1,17 @@
-"""The contract of a task: supervised loss, logits and metrics."""
+"""The contract of a task: how models run, the supervised loss, what is distilled of an output, and metrics."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.batch import Batch
+from distill.data.annotation import Annotation
+from distill.taps import OUTPUT, Head, Probe, Tap, TapReader, probe
 
 
 class Metrics(ABC):
@@ -19,27 +22,86 @@ class Metrics(ABC):
         """Take in one batch.
 
         Args:
-            output: what the student's forward returned.
+            output: what running the student returned, in evaluation mode.
             batch: the samples.
-            teacher: the teacher's logits for the same samples, where a teacher exists.
+            teacher: the teacher's :meth:`Task.answer` for the same samples, where there is one.
         """
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Return all metrics over every rank's samples; names without prefix, accuracies in percent."""
+        """Return all metrics over every rank's samples; names without prefix, shares in percent."""
 
 
 class Task(ABC):
-    """What is to be learned: the supervised loss, the logits of an output, and how quality is measured."""
+    """What is to be learned. Nothing outside asks which task it is: whatever differs between tasks, a task answers."""
+
+    metric: ClassVar[str]
+    """The metric that ranks runs where a file names none."""
+    metrics_known: ClassVar[tuple[str, ...]]
+    """The metrics of a split that can rank runs, ``loss`` among them."""
+    annotation: ClassVar[type[Annotation] | None] = None
+    """What has to annotate the images; ``None``: a class each."""
+
+    compares_answers: ClassVar[bool] = True
+    """Whether a student's agreement with its teacher is measured; see :meth:`answer`."""
+
+    def run(self, model: nn.Module, images: Tensor) -> Any:
+        """Run a model on images ``[batch, channel, height, width]``; by default it is called."""
+        return model(images)
+
+    @abstractmethod
+    def outputs(self, output: Any) -> dict[str, Tensor]:
+        """Return the parts of what running a model returned that can be distilled, by tap name.
+
+        The logits ``[batch, class, ...]`` stand under ``OUTPUT``. The names of the others begin with a colon; those of
+        a pyramid's maps, ``[batch, channel, height, width]``, are ``:level0``, ``:level1``, ..., the finest first. The
+        loss has to be computed from these very tensors, so that gradients can be taken at them.
+        """
 
     @abstractmethod
     def loss(self, output: Any, batch: Batch) -> Tensor:
-        """Return the scalar supervised loss (mean over the batch)."""
+        """Return the scalar supervised loss of what running the model returned (mean over the batch)."""
 
     @abstractmethod
+    def metrics(self, classes: Sequence[str], device: torch.device) -> Metrics:
+        """Return fresh metrics.
+
+        Args:
+            classes: names of the data's classes, by label.
+            device: where the outputs are.
+        """
+
+    def answer(self, outputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what a student's agreement with its teacher is measured by, ``[batch, ...]``; ``None``: nothing is.
+
+        Args:
+            outputs: as :meth:`outputs` returns them.
+        """
+        return None
+
+    def head(self, model: nn.Module) -> Head:
+        """Return what is known of a model's head besides its outputs.
+
+        Raises:
+            ValueError: the task cannot run such a model.
+        """
+        return Head()
+
+    def misfit(self, found: Probe, num_classes: int) -> str:
+        """Return why a model does not fit data of this number of classes; empty where it does."""
+        shape = found.output_shape
+        if shape[0] == num_classes:
+            return ""
+        return f"gives {list(shape)} logits an image, but the data have {num_classes} classes"
+
     def logits(self, output: Any) -> Tensor:
-        """Return the logits of what a model's forward returned."""
+        """Return the logits of what running a model returned, ``[batch, class, ...]``."""
+        return self.outputs(output)[OUTPUT]
 
-    @abstractmethod
-    def metrics(self, num_classes: int, device: torch.device) -> Metrics:
-        """Return fresh metrics."""
+    def probe(self, model: nn.Module, sample: Tensor) -> Probe:
+        """Run a model once on a sample and say what can be read out of it; see :func:`distill.taps.probe`."""
+        return probe(model, sample, self.outputs, run=self.run, head=self.head(model))
+
+    def reader(self, model: nn.Module, taps: Iterable[Tap]) -> TapReader:
+        """Return what reads taps out of a model."""
+        return TapReader(model, taps, self.outputs, self.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from distill import distributed
 from distill.batch import Batch
+from distill.taps import OUTPUT, Probe
 from distill.tasks.base import Metrics, Task
 
 
@@ -24,6 +26,9 @@ class Classification(Task):
         auxiliary_weight: weight of each auxiliary head's loss.
     """
 
+    metric = "accuracy"
+    metrics_known = ("accuracy", "top5", "agreement", "calibration_error", "loss")
+
     def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must lie in [0, 1), found {label_smoothing}")
@@ -35,21 +40,29 @@ class Classification(Task):
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Return the mean cross-entropy, auxiliary heads included."""
         main, *auxiliary = _heads(output)
-        total = self._cross_entropy(main, batch.labels)
+        total = self._cross_entropy(main, batch.classes)
         for head in auxiliary:
-            total = total + self.auxiliary_weight * self._cross_entropy(head, batch.labels)
+            total = total + self.auxiliary_weight * self._cross_entropy(head, batch.classes)
         return total
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
 
-    def logits(self, output: Any) -> Tensor:
+    def outputs(self, output: Any) -> dict[str, Tensor]:
         """Return the main head's logits, ``[batch, class]``."""
-        return _heads(output)[0]
+        return {OUTPUT: _heads(output)[0]}
 
-    def metrics(self, num_classes: int, device: torch.device) -> ClassificationMetrics:
-        """Return fresh metrics for ``num_classes`` classes."""
-        return ClassificationMetrics(num_classes, device)
+    def answer(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the likeliest class of each image, ``[batch]``, int64."""
+        return outputs[OUTPUT].argmax(1)
+
+    def metrics(self, classes: Sequence[str], device: torch.device) -> ClassificationMetrics:
+        return ClassificationMetrics(len(classes), device)
+
+    def misfit(self, found: Probe, num_classes: int) -> str:
+        if found.output_shape == (num_classes,):
+            return ""
+        return f"gives {list(found.output_shape)} logits an image, but the data have {num_classes} classes"
 
 
 class ClassificationMetrics(Metrics):
@@ -73,14 +86,14 @@ class ClassificationMetrics(Metrics):
     def update(self, output: Any, batch: Batch, teacher: Tensor | None) -> None:
         """Take in one batch."""
         logits = _heads(output)[0].float()
-        self._accuracy.update(logits, batch.labels)
+        self._accuracy.update(logits, batch.classes)
         if self._top5 is not None:
-            self._top5.update(logits, batch.labels)
-        self._calibration.update(logits.softmax(1), batch.labels)
-        self._loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
+            self._top5.update(logits, batch.classes)
+        self._calibration.update(logits.softmax(1), batch.classes)
+        self._loss.update(F.cross_entropy(logits, batch.classes, reduction="none"))
         if teacher is not None:
             self._has_teacher = True
-            self._agreement.update(logits, teacher.argmax(1))
+            self._agreement.update(logits, teacher)
 
     def compute(self) -> dict[str, float]:
         """Return ``accuracy``, ``top5``, ``agreement``, ``calibration_error`` in percent, and ``loss``."""

@@ -118,12 +118,12 @@ class _Costs:
         self.row_bytes = {name: int(size * factor) for name, size in measured.row_bytes.items()}
 
     def stored_bytes(self, chosen: Sequence[str] | set[str]) -> float:
-        """Bytes that all groups take, the teacher's predictions of the other splits included."""
+        """Bytes that all groups take, the teacher's answers for the other splits included."""
         if not chosen:
             return 0
         targets = sum(group.num_views * self._kept_bytes(frozenset(chosen) & group.paths) for group in self._groups)
-        predictions = self._measured.prediction_bytes * self._measured.num_other_rows
-        return targets * self._measured.num_rows + predictions
+        answers = self._measured.answer_bytes * self._measured.num_other_rows
+        return targets * self._measured.num_rows + answers
 
     def _kept_bytes(self, names: frozenset[str]) -> int:
         """Bytes of an image's targets, each kept once however many paths need it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.host import Host
-from distill.targets import path_column, prediction_column
+from distill.targets import answer_column, path_column
 from orchestrator.job import Job
 from orchestrator.preparation import prepare
 from orchestrator.store.plan import StorePlan
@@ -20,16 +20,16 @@ class FillJob:
     Attributes:
         job: as of a run with all of the group's stored paths.
         epochs: the first epochs that show these views.
-        predictions: whether the teacher's logits of the other splits are asked for, too.
+        answers: whether the teacher is asked for its answers on the other splits, too.
     """
 
     job: Job
     epochs: tuple[int, ...]
-    predictions: bool
+    answers: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {"job": self.job.to_dict(), "epochs": self.epochs, "predictions": self.predictions}
+        return {"job": self.job.to_dict(), "epochs": self.epochs, "answers": self.answers}
 
 
 def fill_jobs(
@@ -58,7 +58,7 @@ def fill_jobs(
         views = range(group.num_views)
         num_jobs = min(len(views), max(1, 2 * num_places))
         shares = [tuple(views[start::num_jobs]) for start in range(num_jobs)]
-        jobs += [FillJob(job, share, predictions=number == 0) for number, share in enumerate(shares)]
+        jobs += [FillJob(job, share, answers=number == 0) for number, share in enumerate(shares)]
     return jobs
 
 
@@ -81,10 +81,10 @@ def fill(payload: Mapping[str, Any], host: Host) -> int:
     assert stored is not None
     distiller, loaders = prepared.distiller, prepared.loaders
     columns = [path_column(name, distiller.path(name)) for name in distiller.layers]
-    if payload["predictions"]:
+    if payload["answers"] and distiller.task.compares_answers:
         for loader in (loaders.validation, loaders.test):
             if loader is not None:
-                stored.fill([prediction_column()], loader, 0, precision="float32")
+                stored.fill([answer_column(distiller.task)], loader, 0, precision="float32")
     for epoch in payload["epochs"]:
         stored.fill(columns, loaders.train, epoch, precision=distiller.precision)
     return stored.num_asked

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distill.host import Host
 from distill.targets import path_column
@@ -35,7 +36,7 @@ class Measurement:
         read_seconds: for a byte: read and digested.
         row_bytes: by path, bytes of its target for an image, kept to the last bit.
         refusals: by path, why its target cannot be stored.
-        prediction_bytes: bytes of the teacher's logits for an image.
+        answer_bytes: bytes of the teacher's answer for an image, which agreement is measured by.
         columns: by path, what its target is, where other paths may need the very same: the store keeps it once.
     """
 
@@ -46,7 +47,7 @@ class Measurement:
     read_seconds: float
     row_bytes: dict[str, int]
     refusals: dict[str, str]
-    prediction_bytes: int
+    answer_bytes: int
     columns: dict[str, str] = field(default_factory=dict)
 
     def column(self, path: str) -> str:
@@ -94,9 +95,13 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
         read_seconds=read_seconds / _TRIAL_BYTES,
         row_bytes=row_bytes,
         refusals=refusals,
-        prediction_bytes=4 * prepared.data.num_classes,
+        answer_bytes=_size(teacher.answer(batch.images[:1])),
         columns=columns,
     ).plain()
+
+
+def _size(answer: Tensor | None) -> int:
+    return 0 if answer is None else answer.numel() * answer.element_size()
 
 
 def untaught(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_options_out_of_range_are_refused(options):
 
 
 def test_metrics_by_hand():
-    metrics = Classification().metrics(6, CPU)
+    metrics = Classification().metrics(tuple(map(str, range(6))), CPU)
     # Four samples of six classes. Arg max: 0, 1, 2, 3. Labels: 0, 1, 5, 0 -> two right. In the third sample the label's
     # logit is the smallest, so top-5 misses it; in the fourth it is second. Teacher agrees on samples 0 and 3.
     logits = torch.full((4, 6), 1.0)
@@ -53,8 +53,8 @@ def test_metrics_by_hand():
     logits[3, 0] = 2.0
     teacher = torch.zeros(4, 6)
     teacher[0, 0] = teacher[1, 5] = teacher[2, 1] = teacher[3, 3] = 1.0
-    metrics.update(logits[:3], batch([0, 1, 5]), teacher[:3])
-    metrics.update(logits[3:], batch([0]), teacher[3:])
+    metrics.update(logits[:3], batch([0, 1, 5]), teacher[:3].argmax(1))
+    metrics.update(logits[3:], batch([0]), teacher[3:].argmax(1))
     values = metrics.compute()
     assert values["accuracy"] == pytest.approx(50.0)
     assert values["top5"] == pytest.approx(75.0)
@@ -73,6 +73,6 @@ def test_metrics_by_hand():
 
 
 def test_no_teacher_no_agreement_and_few_classes_no_top5():
-    metrics = Classification().metrics(3, CPU)
+    metrics = Classification().metrics(tuple(map(str, range(3))), CPU)
     metrics.update(torch.eye(3), batch([0, 1, 2]), None)
     assert set(metrics.compute()) == {"loss", "accuracy", "calibration_error"}

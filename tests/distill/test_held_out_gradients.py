@@ -113,7 +113,7 @@ def test_a_training_without_held_out_samples_is_refused(make_loader):
     trainer = make_trainer(make_loader, aggregator=DistPro())
     loaders = dataclasses.replace(trainer.loaders, held_out=None)
     with pytest.raises(ValueError, match=r"DistPro learns from held-out samples: give Loaders held_out"):
-        Trainer(trainer.distiller, trainer.teacher, loaders, RECIPE, LocalHost(CPU), num_classes=4)
+        Trainer(trainer.distiller, trainer.teacher, loaders, RECIPE, LocalHost(CPU), classes=tuple("0123"))
 
 
 def test_it_is_not_compiled(make_loader):

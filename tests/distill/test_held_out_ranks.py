@@ -74,7 +74,7 @@ def train(rank: int, world_size: int, every: int = 2) -> dict[str, Any]:
         sample=sample,
     ).double()
     recipe = Recipe(epochs=2, optimizer=optimizer_maker(torch.optim.SGD, {"lr": 0.05, "momentum": 0.9}), log_every=1)
-    trainer = Trainer(distiller, teacher, loaders, recipe, host, num_classes=4)
+    trainer = Trainer(distiller, teacher, loaders, recipe, host, classes=tuple("0123"))
     trainer.run()
     table = trainer.trajectory.table()
     return {

@@ -81,7 +81,7 @@ def make_trainer(
         samples=samples,
     )
     loaders = Loaders(train, make_loader(64, 80, training=False), make_loader(80, 96, training=False), held_out)
-    return Trainer(distiller, teacher, loaders, recipe, host or LocalHost(CPU), num_classes=4, **options)
+    return Trainer(distiller, teacher, loaders, recipe, host or LocalHost(CPU), classes=tuple("0123"), **options)
 
 
 def test_a_run_learns_and_reports_every_epoch(make_loader):
@@ -437,7 +437,7 @@ def test_accumulated_batches_equal_one_large_batch(make_loader):
         recipe = Recipe(epochs=1, optimizer=optimizer_maker(torch.optim.SGD, {"lr": 0.1}), accumulate=accumulate)
         evaluation = make_loader(64, 80, training=False)
         evaluation._mean, evaluation._std = loader._mean, loader._std
-        Trainer(distiller, None, Loaders(loader, None, evaluation), recipe, LocalHost(CPU), num_classes=4).run()
+        Trainer(distiller, None, Loaders(loader, None, evaluation), recipe, LocalHost(CPU), classes=tuple("0123")).run()
         return student.fc.weight
 
     # The loss is taken in float32, so that is what agreement can be asked for.

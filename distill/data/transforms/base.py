@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from distill.data.annotation import Sample
+
 
 class Transform(ABC):
     """An augmentation whose parameters are computed from numbers that are handed in, a row for each image.
@@ -19,6 +21,8 @@ class Transform(ABC):
     """How many numbers in [0, 1) the transform uses for each image."""
     fixes_size: bool = False
     """Whether the images come out of one size whatever size they went in."""
+    moves: ClassVar[bool] = True
+    """Whether what is seen in a place may be elsewhere, or nowhere, afterwards, so that annotations have to follow."""
     uses_global_random: ClassVar[bool] = False
     """Whether it borrows torch's global generator while it runs: no other thread may run beside it then, and images
     have to be on the CPU."""
@@ -38,6 +42,20 @@ class Transform(ABC):
         Raises:
             ValueError: the images are too small for the options.
         """
+
+    def together(self, sample: Sample, draws: Tensor) -> Sample:
+        """Augment one image and its annotation alike.
+
+        Args:
+            sample: the image and its annotation, on the CPU; both are left as they are.
+            draws: ``[num_draws]``.
+
+        Raises:
+            ValueError: the image is too small, or the transform moves what is seen and cannot take annotations along.
+        """
+        if self.moves:
+            raise ValueError(f"{type(self).__name__} cannot take masks or boxes along")
+        return Sample(self(sample.image[None], draws[None])[0], sample.annotation)
 
 
 def check_share(name: str, value: float) -> None:

@@ -26,6 +26,7 @@ class ColorJitter(Transform):
     """
 
     num_draws = 4
+    moves = False
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> None:
         for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):

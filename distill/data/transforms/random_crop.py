@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.data.annotation import Sample
 from distill.data.transforms.base import Transform
 
 
@@ -43,6 +44,16 @@ class RandomCrop(Transform):
         # numpy copies whole windows; torch's gather walks pixel by pixel and takes ten times as long on a CPU.
         windows = np.lib.stride_tricks.sliding_window_view(padded.numpy(), (height, width), axis=(2, 3))
         return torch.from_numpy(windows[np.arange(len(images)), :, rows.numpy(), columns.numpy()])
+
+    def together(self, sample: Sample, draws: Tensor) -> Sample:
+        image = self(sample.image[None], draws[None])[0]
+        height, width = image.shape[1:]
+        room = (sample.image.shape[1] - height, sample.image.shape[2] - width)
+        top, left = (
+            int(draw * (free + 2 * self.padding + 1)) - self.padding
+            for draw, free in zip(draws.tolist(), room, strict=True)
+        )
+        return Sample(image, sample.annotation.window(top, left, height, width))
 
 
 def _windows(images: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:

@@ -16,6 +16,7 @@ class RandomErasing(Transform):
 
     The rectangle follows torchvision's law. Departure: torchvision's recipes erase *after* normalisation, where 0
     is the data set's mean colour; this works on pixels, where 0 is black. ``value: MEAN`` of the data set restores it.
+    Annotations stay: what is painted over counts as being there.
 
     Args:
         p: probability.
@@ -25,6 +26,7 @@ class RandomErasing(Transform):
     """
 
     num_draws = 1 + NUM_DRAWS + 2
+    moves = False
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distill.data.annotation import Sample
 from distill.data.transforms.base import Transform, check_share
 
 
@@ -25,6 +26,11 @@ class RandomHorizontalFlip(Transform):
         flipped = images.numpy().copy()
         flipped[chosen.numpy()] = flipped[chosen.numpy()][..., ::-1]
         return torch.from_numpy(flipped)
+
+    def together(self, sample: Sample, draws: Tensor) -> Sample:
+        if draws[0] >= self.p:
+            return sample
+        return Sample(sample.image.flip(2), sample.annotation.mirrored())
 
 
 def _mirrored(images: Tensor, chosen: Tensor) -> Tensor:

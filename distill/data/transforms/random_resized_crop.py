@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distill.data.annotation import Sample
 from distill.data.transforms.base import Transform, check_range
 from distill.data.transforms.rectangle import NUM_DRAWS, draw_offset, draw_sides, first_attempt
 from distill.late import v2
@@ -44,6 +45,12 @@ class RandomResizedCrop(Transform):
                 for image, box in zip(images, boxes, strict=True)
             ]
         )
+
+    def together(self, sample: Sample, draws: Tensor) -> Sample:
+        height, width = sample.image.shape[1:]
+        (box,) = self.boxes(draws[None], height=height, width=width).tolist()
+        image = v2.functional.resized_crop(sample.image, *box, size=[self.size, self.size], antialias=True)
+        return Sample(image, sample.annotation.window(*box).resized(self.size, self.size))
 
     def boxes(self, draws: Tensor, *, height: int, width: int) -> Tensor:
         """Return ``[batch, 4]``, int64: top, left, height and width of each image's rectangle."""

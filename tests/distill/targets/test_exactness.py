@@ -28,7 +28,7 @@ def train(scene, *, stored, paths=None, views=None, epochs=3, aggregator=None, *
     source = scene.stored(teacher, **options) if stored else None
     targets = TargetSource(distiller, teacher, source, list(distiller.layers) if stored is True else stored or ())
     recipe = dataclasses.replace(RECIPE, epochs=epochs)
-    trainer = Trainer(distiller, teacher, loaders, recipe, LocalHost(CPU), num_classes=4, targets=targets)
+    trainer = Trainer(distiller, teacher, loaders, recipe, LocalHost(CPU), classes=tuple("0123"), targets=targets)
     result = trainer.run()
     return trainer, result, 0 if source is None else source.num_asked
 

@@ -15,9 +15,10 @@ from target_scene import all_paths
 from distill.data.transforms import RandomCrop
 from distill.identity import state_digest
 from distill.paths import AttentionTransfer, SoftTarget
-from distill.targets import LocalShards, Numerics, RemoteShards, TargetStore, path_column, prediction_column
+from distill.targets import LocalShards, Numerics, RemoteShards, TargetStore, answer_column, path_column
 from distill.targets.shard import ShardError, decode, encode
 from distill.targets.store import StoreRangeError
+from distill.tasks import Classification
 
 
 def open_all(scene, *, epoch=0, names=("AttentionTransfer", "SoftTarget"), loader=None, teacher=None, **options):
@@ -250,14 +251,14 @@ def test_a_store_behind_a_file_system_reads_and_repairs_alike(scene, tmp_path):
     assert all(torch.equal(one[name][layer], other[name][layer]) for name in one for layer in one[name])
 
 
-def test_the_teachers_predictions_are_stored_too(scene):
+def test_the_teachers_answers_are_stored_too(scene):
     teacher = scene.teacher()
     stored = scene.stored(teacher)
     loader = scene.loader(40, 57, training=False)
-    mapped = stored.open([prediction_column()], loader, 0, precision="float32")
+    mapped = stored.open([answer_column(Classification())], loader, 0, precision="float32")
     batches = [loader.batch_at(positions, 0).images for positions in loader.shares(0)]
-    expected = torch.cat([teacher.predict(images) for images in batches])
-    torch.testing.assert_close(mapped.read(np.arange(17))["predictions"]["logits"], expected)
+    expected = torch.cat([teacher.model(images).argmax(1) for images in batches])
+    assert torch.equal(mapped.read(np.arange(17))["answers"]["answer"], expected)
 
 
 class Own(AttentionTransfer):
@@ -305,7 +306,7 @@ def test_different_teachers_have_different_stores(scene):
     one, other = scene.teacher(seed=1), scene.teacher(seed=2)
     assert state_digest(one.model) == state_digest(scene.teacher(seed=1).model)
     assert state_digest(one.model) != state_digest(other.model)
-    column = prediction_column()
+    column = answer_column(Classification())
     stores = [TargetStore(scene.shards, state_digest(teacher.model)) for teacher in (one, other)]
     numerics = Numerics.of(scene.loader(), "float32")
     assert len({store.folder(column, numerics) for store in stores}) == 2

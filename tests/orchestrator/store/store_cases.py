@@ -34,6 +34,6 @@ def measurement(row_bytes, *, ask=1e-3, disk=1e-9, refusals=None, num_rows=1000,
         read_seconds=disk,
         row_bytes=row_bytes,
         refusals=refusals or {},
-        prediction_bytes=40,
+        answer_bytes=40,
         columns=columns or {},
     )

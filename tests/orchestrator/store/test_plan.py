@@ -87,8 +87,8 @@ def test_filling_leaves_nothing_to_ask(tmp_path):
         mapped = prepared.targets.open(prepared.loaders.train, epoch)
         for batch in prepared.loaders.train.epoch(epoch, mapped):
             assert set(prepared.targets.targets(batch)) == set(batch.targets) == {"kd", "at"}
-    prepared.targets.predictions(prepared.loaders.validation)
-    prepared.targets.predictions(prepared.loaders.test)
+    prepared.targets.answers(prepared.loaders.validation)
+    prepared.targets.answers(prepared.loaders.test)
     assert prepared.stored.num_asked == 0
 
 
