@@ -15,7 +15,7 @@ from distill.build import blueprint, build, check
 from distill.data.base import Dataset
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, Slot
-from orchestrator.assemble import draw_model, model_options
+from orchestrator.assemble import draw_model, model_sizes
 from orchestrator.config.experiment import Experiment, canonical_json
 from orchestrator.config.sections import TrainOptions
 from orchestrator.config.stopping_slot import STOPPING_RULE
@@ -84,14 +84,14 @@ class SpecChecker:
                 return problems
             try:
                 with torch.device("meta"):
-                    draw_model(spec, dataset, modules=modules).make(**model_options(dataset))
+                    draw_model(spec, dataset, modules=modules).make(**model_sizes(dataset))
             except RejectedError as error:
                 return [error.problem]
             except ValueError as error:
                 return [Problem("use", str(error))]
             return []
 
-        sizes = {} if dataset is None else model_options(dataset)
+        sizes = {} if dataset is None else model_sizes(dataset)
         return [problem.under(key) for problem in self._once(MODEL, {"spec": spec, "sizes": sizes}, judge)]
 
     def _training(self, key: str, train: TrainOptions, modules: tuple[str, ...]) -> list[Problem]:
