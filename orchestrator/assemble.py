@@ -125,6 +125,17 @@ def draw_model(spec: Mapping[str, Any], dataset: Dataset, *, modules: Sequence[s
     return drawn
 
 
+def sketch_model(drawn: Blueprint, dataset: Dataset) -> nn.Module:
+    """Make a model on the meta device, where its weights take no memory and no time."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = drawn.make(**model_sizes(dataset))
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        with torch.random.fork_rng(devices=[]):
+            model = drawn.make(**model_sizes(dataset)).to("meta")
+    return model
+
+
 def model_sizes(dataset: Dataset) -> dict[str, int]:
     """Return the options that the data decide for every model."""
     return {"num_classes": dataset.num_classes, "in_channels": dataset.image_shape[0]}

@@ -19,7 +19,7 @@ from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, PATH, TASK
 from distill.taps import OUTPUT, Probe
 from distill.tasks import Task
-from orchestrator.assemble import assemble_model, draw_model, model_sizes
+from orchestrator.assemble import assemble_model, draw_model, sketch_model
 from orchestrator.branch import Branch, ConnectedPath, Connection
 from orchestrator.config.complete import complete
 from orchestrator.config.design import Design, with_choices
@@ -190,8 +190,8 @@ def _probe_model(
             check_backbone_weights(drawn, section[source])
         elif source != "model":
             _, messages = assemble_model(section, dataset, seed=0, modules=modules)
+        model = sketch_model(drawn, dataset)
         with torch.device("meta"):
-            model: nn.Module = drawn.make(**model_sizes(dataset))
             sample: Tensor = torch.empty((SAMPLE_SIZE, *dataset.image_shape))
         found = task.probe(model, sample)
     except (OSError, RuntimeError, ValueError) as error:

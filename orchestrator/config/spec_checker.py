@@ -15,7 +15,7 @@ from distill.build import blueprint, build, check
 from distill.data.base import Dataset
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, Slot
-from orchestrator.assemble import draw_model, model_sizes
+from orchestrator.assemble import draw_model, model_sizes, sketch_model
 from orchestrator.config.experiment import Experiment, canonical_json
 from orchestrator.config.sections import TrainOptions
 from orchestrator.config.stopping_slot import STOPPING_RULE
@@ -83,8 +83,7 @@ class SpecChecker:
             if problems or dataset is None:
                 return problems
             try:
-                with torch.device("meta"):
-                    draw_model(spec, dataset, modules=modules).make(**model_sizes(dataset))
+                sketch_model(draw_model(spec, dataset, modules=modules), dataset)
             except RejectedError as error:
                 return [error.problem]
             except ValueError as error:

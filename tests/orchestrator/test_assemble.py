@@ -14,7 +14,14 @@ from distill.data import Digits
 from distill.models import ResNet8
 from distill.optimization import scheduler_maker
 from distill.paths import SoftTarget
-from orchestrator.assemble import assemble, assemble_model, draw_model, resolve_optimizer, resolve_scheduler
+from orchestrator.assemble import (
+    assemble,
+    assemble_model,
+    draw_model,
+    resolve_optimizer,
+    resolve_scheduler,
+    sketch_model,
+)
 from orchestrator.config.complete import complete
 from orchestrator.config.document import Document
 from orchestrator.config.structure import structure
@@ -108,6 +115,15 @@ def test_a_backbone_starts_from_torchvisions_weights(tmp_path, monkeypatch):
     assert not torch.equal(plain.backbone.stage5.conv5[0].weight, reference.conv5[0].weight)
     assert same(model.classifier, plain.classifier)
     assert (len(messages), none) == (1, [])
+
+
+@pytest.mark.parametrize("name", ["regnet_x_400mf", "resnet18"])
+def test_a_sketch_takes_no_memory_and_draws_no_number(name):
+    before = torch.get_rng_state()
+    dataset = Digits(channels=3)
+    model = sketch_model(draw_model({"use": f"torchvision.models.{name}"}, dataset), dataset)
+    assert all(value.is_meta for value in model.state_dict().values())
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_grey_images_and_a_model_for_coloured_ones():
