@@ -29,6 +29,8 @@ class Boxes(Annotation):
         width: of the image.
     """
 
+    plural = "boxes"
+
     def __init__(self, boxes: Tensor, labels: Tensor, ignored: Tensor, height: int, width: int) -> None:
         self.boxes = boxes
         self.labels = labels

@@ -26,6 +26,8 @@ class Mask(Annotation):
         values: ``[height, width]``, uint8; ``IGNORE`` where the class is not known.
     """
 
+    plural = "masks"
+
     def __init__(self, values: Tensor) -> None:
         self.values = values
 
