@@ -37,6 +37,10 @@ class Annotation(ABC):
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Self:
         """Return what torchvision's transforms made of :meth:`to_tv`, for an image that now has this size."""
 
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that is known, in a fixed order, such as a digest takes it."""
+
     @classmethod
     @abstractmethod
     def blank(cls, height: int, width: int) -> Self:

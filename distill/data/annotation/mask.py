@@ -55,6 +55,9 @@ class Mask(Annotation):
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Mask:
         return Mask(values["mask"].as_subclass(Tensor))
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.values,)
+
     @classmethod
     def blank(cls, height: int, width: int) -> Mask:
         return cls(torch.full((height, width), IGNORE, dtype=torch.uint8))
