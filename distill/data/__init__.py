@@ -8,6 +8,7 @@ from distill.data.digits import Digits
 from distill.data.fashion_mnist import FashionMNIST
 from distill.data.image_folder import ImageFolder
 from distill.data.loader import Loader as Loader
+from distill.data.mask_folder import MaskFolder
 from distill.data.split import Split as Split
 from distill.data.subset import Subset as Subset
 
@@ -18,4 +19,5 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "ImageFolder",
+    "MaskFolder",
 ]
