@@ -163,8 +163,8 @@ MUTANTS = {
          "return F.softmax(maps.flatten(2).flatten(0, 1) / self.temperature, dim=1).log()"),
         ("only_last = True", "only_last = False"),
         ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d", "distill.paths.sizes"),
-        (".sum() / count", ".sum()", "distill.paths.softened"),
-        (".sum() / count", ".mean()", "distill.paths.softened"),
+        ("_parts(teacher, student).sum() / count", "_parts(teacher, student).sum()", "distill.paths.softened"),
+        ("_parts(teacher, student).sum() / count", "_parts(teacher, student).mean()", "distill.paths.softened"),
     ],
 }  # fmt: skip
 """Changes of the source that a golden value notices; see test_mutants."""
