@@ -3,6 +3,7 @@
 from distill.data.cifar10 import CIFAR10
 from distill.data.cifar100 import CIFAR100
 from distill.data.data import Data as Data
+from distill.data.digit_scenes import DigitScenes
 from distill.data.digits import Digits
 from distill.data.fashion_mnist import FashionMNIST
 from distill.data.image_folder import ImageFolder
@@ -13,6 +14,7 @@ from distill.data.subset import Subset as Subset
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "DigitScenes",
     "Digits",
     "FashionMNIST",
     "ImageFolder",

@@ -130,8 +130,10 @@ def _size(tap: Tap) -> str:
 
 
 def _label(names: Sequence[tuple[str, str]]) -> tuple[TapPair, ...]:
+    """Name the layers after the student's taps, without the colon of levels, and after both where one is used twice."""
     uses = Counter(student for student, _ in names)
-    return tuple(
-        TapPair(student, teacher, student if uses[student] == 1 else f"{student}-{teacher}")
-        for student, teacher in names
-    )
+    pairs = []
+    for student, teacher in names:
+        label = student if uses[student] == 1 else f"{student}-{teacher.removeprefix(':')}"
+        pairs.append(TapPair(student, teacher, label.removeprefix(":")))
+    return tuple(pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from distill.objects import Labels
 
 class Annotation(ABC):
     """What is known of one image, place by place. Geometric transforms know these operations and nothing else."""
+
+    plural: ClassVar[str]
+    """What messages call such annotations."""
 
     @abstractmethod
     def mirrored(self) -> Self:
@@ -33,6 +36,10 @@ class Annotation(ABC):
     @abstractmethod
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Self:
         """Return what torchvision's transforms made of :meth:`to_tv`, for an image that now has this size."""
+
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that is known, in a fixed order, such as a digest takes it."""
 
     @classmethod
     @abstractmethod

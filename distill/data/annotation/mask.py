@@ -26,6 +26,8 @@ class Mask(Annotation):
         values: ``[height, width]``, uint8; ``IGNORE`` where the class is not known.
     """
 
+    plural = "masks"
+
     def __init__(self, values: Tensor) -> None:
         self.values = values
 
@@ -52,6 +54,9 @@ class Mask(Annotation):
 
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Mask:
         return Mask(values["mask"].as_subclass(Tensor))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.values,)
 
     @classmethod
     def blank(cls, height: int, width: int) -> Mask:
