@@ -57,4 +57,4 @@ class Objects:
 
 
 Labels = Tensor | Objects
-"""What is known of a batch: int64 classes ``[batch]``, int64 classes of pixels ``[batch, height, width]``, or objects."""
+"""What is known of a batch: int64 classes ``[batch]``, int64 classes of pixels ``[batch, height, width]``, objects."""

@@ -150,15 +150,10 @@ def _by_octave(probe: Probe) -> dict[int, list[Tap]]:
 
 
 def _label(names: Sequence[tuple[str, str]]) -> tuple[TapPair, ...]:
-    uses = Counter(_clean(student) for student, _ in names)
-    return tuple(
-        TapPair(
-            student, teacher, _clean(student) if uses[_clean(student)] == 1 else f"{_clean(student)}-{_clean(teacher)}"
-        )
-        for student, teacher in names
-    )
-
-
-def _clean(name: str) -> str:
-    """Return a tap's name without the colon that begins those of output parts: layers name metrics."""
-    return name.removeprefix(":")
+    """Name the layers after the student's taps, without the colon of levels, and after both where one is used twice."""
+    uses = Counter(student for student, _ in names)
+    pairs = []
+    for student, teacher in names:
+        label = student if uses[student] == 1 else f"{student}-{teacher.removeprefix(':')}"
+        pairs.append(TapPair(student, teacher, label.removeprefix(":")))
+    return tuple(pairs)
