@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import distill.data
-from distill.data.annotation.mask import IGNORE
 from distill.data.base import Dataset
 from distill.data.loader import Loader
 from distill.data.split import Split
