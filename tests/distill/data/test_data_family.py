@@ -13,6 +13,7 @@ from distill.data.transforms import RandomHorizontalFlip
 FIXTURES = {
     "CIFAR10": lambda request: {"root": str(request.getfixturevalue("cifar_root")(10))},
     "CIFAR100": lambda request: {"root": str(request.getfixturevalue("cifar_root")(100))},
+    "COCODetection": lambda request: {"root": str(request.getfixturevalue("coco_root")({"train": 20})), "size": 48},
     "Digits": lambda request: {},
     "FashionMNIST": lambda request: {"root": str(request.getfixturevalue("fashion_root")())},
     "ImageFolder": lambda request: {"root": str(request.getfixturevalue("image_root")({"train": 20})), "size": 32},
@@ -21,6 +22,7 @@ FIXTURES = {
         "classes": ["ground", "cell", "border"],
         "size": [32, 40],
     },
+    "VOCDetection": lambda request: {"root": str(request.getfixturevalue("voc_root")({"train": 20})), "size": 48},
 }
 
 
