@@ -35,6 +35,8 @@ class Dataset(ABC):
 
     annotation: ClassVar[type[Annotation] | None] = None
     """What annotates the images, place by place; ``None``: the class of an image is all that is known."""
+    annotations: ClassVar[tuple[type[Annotation], ...]] = ()
+    """All that an option chooses from; empty: there is no choice."""
 
     def __init__(
         self,
