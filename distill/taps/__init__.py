@@ -1,6 +1,6 @@
 """Taps: named activations, read out of unmodified models by forward hook, and paired between models of any family."""
 
-from distill.taps.head import Head, RegionHead
+from distill.taps.head import Head, LocationHead, RegionHead
 from distill.taps.pairing import TapPair, pair_before_activation, pair_last, pair_named, pair_stages
 from distill.taps.probing import Probe, probe
 from distill.taps.reader import TapReader
@@ -12,6 +12,7 @@ __all__ = [
     "OUTPUT",
     "Head",
     "Layout",
+    "LocationHead",
     "Probe",
     "RegionHead",
     "Tap",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.data.annotation import Annotation
+from distill.data.annotation import Annotation, Boxes
 from distill.objects import Labels
 from distill.taps import OUTPUT, Head, Probe, Tap, TapReader, probe
 from distill.tasks.drawing import Drawing
@@ -133,7 +134,8 @@ class Task(ABC):
 
     def probe(self, model: nn.Module, sample: Tensor) -> Probe:
         """Run a model once on a sample and say what can be read out of it; see :func:`distill.taps.probe`."""
-        return probe(model, sample, self.outputs, run=self.run, head=self.head(model))
+        found = probe(model, sample, self.outputs, run=self.run, head=self.head(model))
+        return replace(found, has_objects=self.annotation is Boxes)
 
     def reader(self, model: nn.Module, taps: Iterable[Tap]) -> TapReader:
         """Return what reads taps out of a model."""

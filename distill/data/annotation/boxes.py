@@ -63,6 +63,9 @@ class Boxes(Annotation):
         labels, ignored = values["labels"].unbind(dim=1)
         return self._inside(values["boxes"].as_subclass(Tensor), labels, ignored.bool(), height, width)
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.boxes, self.labels, self.ignored
+
     @classmethod
     def blank(cls, height: int, width: int) -> Boxes:
         nothing = torch.zeros(0)
