@@ -229,8 +229,11 @@ def _shape(model: Probe, tap: str) -> tuple[int, ...]:
 
 
 def model_label(section: Mapping[str, Any]) -> str:
-    """Return a model's name, with what it starts from: ``resnet18 (DEFAULT)``."""
+    """Return a model's name, with what it is built on and starts from: ``FCN on ResNet8``, ``resnet18 (DEFAULT)``."""
     name = labels([section])[0]
+    backbone = section["model"].get("backbone")
+    if isinstance(backbone, Mapping):
+        name = f"{name} on {labels([backbone])[0]}"
     source = section["weights"] or section["checkpoint"]
     return f"{name} ({source})" if source else name
 
