@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.data.annotation import Annotation, Boxes
+from distill.objects import Labels
 from distill.taps import OUTPUT, Head, Probe, Tap, TapReader, probe
+from distill.tasks.drawing import Drawing
+from distill.tasks.logits_model import LogitsModel
 
 
 class Metrics(ABC):
@@ -48,6 +51,9 @@ class Task(ABC):
     compares_answers: ClassVar[bool] = True
     """Whether a student's agreement with its teacher is measured; see :meth:`answer`."""
 
+    draws: ClassVar[bool] = False
+    """Whether there is something to see on an image; see :meth:`draw_labels`."""
+
     def run(self, model: nn.Module, images: Tensor) -> Any:
         """Run a model on images ``[batch, channel, height, width]``; by default it is called."""
         return model(images)
@@ -81,6 +87,27 @@ class Task(ABC):
             outputs: as :meth:`outputs` returns them.
         """
         return None
+
+    def exported(self, model: nn.Module) -> nn.Module | None:
+        """Return what a trained model becomes for others: images in, one tensor out; by default its logits.
+
+        ``torch.export`` has to be able to trace it at any batch size. ``None``: it is not exported.
+        """
+        return LogitsModel(model, self.run, self.logits)
+
+    def draw_labels(self, images: Sequence[Tensor], labels: Labels, classes: Sequence[str]) -> Drawing:
+        """Draw what is known of images on them; asked only where the task :attr:`draws`.
+
+        Args:
+            images: ``[channel, height, width]`` each, uint8.
+            labels: of these images, as ``Batch.labels`` has them.
+            classes: names of the data's classes, by label.
+        """
+        raise NotImplementedError(f"{type(self).__name__} draws nothing")
+
+    def draw_output(self, images: Sequence[Tensor], output: Any, classes: Sequence[str]) -> Drawing:
+        """Draw on images what running a model on them in evaluation mode found; as :meth:`draw_labels`."""
+        raise NotImplementedError(f"{type(self).__name__} draws nothing")
 
     def head(self, model: nn.Module) -> Head:
         """Return what is known of a model's head besides its outputs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.data.annotation import Boxes
+from distill.objects import Labels, Objects
 from distill.taps import Probe, probe
 from distill.tasks.base import Task
 from distill.tasks.detection_metrics import DetectionMetrics
 from distill.tasks.detectors import DetectorOutput, family_of
+from distill.tasks.drawing import Drawing, draw_boxes
+
+SHOWN_SCORE = 0.3
+SHOWN_BOXES = 20
 
 
 class Detection(Task):
@@ -34,6 +39,7 @@ class Detection(Task):
     metric = "map"
     metrics_known = ("map", "map_50", "map_75", "loss")
     annotation = Boxes
+    draws = True
     compares_answers = False
 
     def run(self, model: nn.Module, images: Tensor) -> DetectorOutput:
@@ -56,6 +62,21 @@ class Detection(Task):
         """Return image by image ``boxes`` ``[object, 4]``, ``scores`` and ``labels`` of what was found."""
         return family_of(output.model).detections(output)
 
+    def exported(self, model: nn.Module) -> None:
+        """Return nothing: how many boxes there are depends on the image, which no traced graph allows."""
+
+    def draw_labels(self, images: Sequence[Tensor], labels: Labels, classes: Sequence[str]) -> Drawing:
+        """Draw the known boxes, without those that do not count."""
+        assert isinstance(labels, Objects)
+        known = labels.trained()
+        return draw_boxes(images, [each["boxes"] for each in known], [each["labels"] for each in known], classes)
+
+    def draw_output(self, images: Sequence[Tensor], output: DetectorOutput, classes: Sequence[str]) -> Drawing:
+        """Draw what was found with a score of at least ``SHOWN_SCORE``, at most ``SHOWN_BOXES`` an image."""
+        found = [_surest(each) for each in self.detections(output)]
+        boxes, labels, scores = ([each[name] for each in found] for name in ("boxes", "labels", "scores"))
+        return draw_boxes(images, boxes, labels, classes, scores=scores)
+
     def metrics(self, classes: Sequence[str], device: torch.device) -> DetectionMetrics:
         return DetectionMetrics(classes)
 
@@ -76,3 +97,10 @@ class Detection(Task):
         if told == num_classes:
             return ""
         return f"tells {told} classes apart, background included, but the data have {num_classes}"
+
+
+def _surest(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what is shown of an image's ``boxes``, ``labels`` and ``scores``, the best first."""
+    order = found["scores"].argsort(descending=True)[:SHOWN_BOXES]
+    order = order[found["scores"][order] >= SHOWN_SCORE]
+    return {name: found[name][order] for name in ("boxes", "labels", "scores")}

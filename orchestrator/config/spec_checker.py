@@ -52,7 +52,7 @@ class SpecChecker:
             judge("run.scheduler", experiment.run.scheduler, STOPPING_RULE, {})
         task = None if any(problem.key.startswith("task") for problem in problems) else _task(experiment)
         dataset = self._dataset(experiment, is_right=not any(problem.key.startswith("data") for problem in problems))
-        problems += unlike_annotations(experiment.task, experiment.data, modules)
+        problems += unlike_annotations(experiment.task, experiment.data, dataset, modules)
         problems += self._model("student.model", experiment.student.model, dataset, modules)
         if experiment.teacher is not None:
             problems += self._model("teacher.model", experiment.teacher.model, dataset, modules)
