@@ -18,7 +18,7 @@ from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, PATH, TASK
 from distill.taps import OUTPUT, Probe
 from distill.tasks import Task
-from orchestrator.assemble import assemble_model, draw_model, model_sizes
+from orchestrator.assemble import assemble_model, draw_model, model_options
 from orchestrator.branch import Branch, ConnectedPath, Connection
 from orchestrator.config.complete import complete
 from orchestrator.config.design import Design, with_choices
@@ -186,7 +186,7 @@ def _probe_model(
         if source != "model":
             _, messages = assemble_model(section, dataset, seed=0, modules=modules)
         with torch.device("meta"):
-            model: nn.Module = draw_model(section["model"], dataset, modules=modules).make(**model_sizes(dataset))
+            model: nn.Module = draw_model(section["model"], dataset, modules=modules).make(**model_options(dataset))
             sample: Tensor = torch.empty((SAMPLE_SIZE, *dataset.image_shape))
         found = task.probe(model, sample)
     except (OSError, RuntimeError, ValueError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 
@@ -33,8 +32,9 @@ class Dataset(ABC):
         ValueError: an option is wrong, or the augmentation cannot take such images.
     """
 
-    annotation: ClassVar[type[Annotation] | None] = None
-    """What annotates the images, place by place; ``None``: the class of an image is all that is known."""
+    annotation: type[Annotation] | None = None
+    """What annotates the images, place by place; ``None``: the class of an image is all that is known. A data set that
+    leaves the choice to an option sets its own before it calls this constructor."""
 
     def __init__(
         self,

@@ -1,10 +1,15 @@
-"""Models for small images; any other model, such as torchvision's, works as it is."""
+"""Models for small images, and dense models on any backbone; any other model, such as torchvision's, works as it is."""
 
 from distill.models.cifar_resnet import CifarResNet18, CifarResNet34, CifarResNet50
+from distill.models.deeplab import DeepLabV3
+from distill.models.fcn import FCN
+from distill.models.lraspp import LRASPP
 from distill.models.resnet import ResNet8, ResNet8x4, ResNet14, ResNet20, ResNet32, ResNet32x4, ResNet56
 from distill.models.wide_resnet import WRN_16_1, WRN_16_2, WRN_40_1, WRN_40_2, WideResNet
 
 __all__ = [
+    "FCN",
+    "LRASPP",
     "WRN_16_1",
     "WRN_16_2",
     "WRN_40_1",
@@ -12,6 +17,7 @@ __all__ = [
     "CifarResNet18",
     "CifarResNet34",
     "CifarResNet50",
+    "DeepLabV3",
     "ResNet8",
     "ResNet8x4",
     "ResNet14",

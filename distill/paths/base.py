@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.adapter import Adapter
 from distill.batch import Batch, Samples
 from distill.identity import describe
+from distill.paths.answers import pair_answers, share_kind
 from distill.paths.schedule import ALWAYS, Schedule
 from distill.taps import OUTPUT, Probe, TapPair, pair_before_activation, pair_last, pair_named, pair_stages
 
@@ -137,23 +138,32 @@ class Path(nn.Module, ABC):
 class LogitPath(Path):
     """A path between the logits of both models: one layer, named ``logits``.
 
-    Losses are computed in float32 (or float64), whatever precision the models run in.
+    An image may have one answer, ``[class]``, or one at each of many places, ``[class, height, width]`` or ``[class,
+    place]``. Losses are computed in float32 (or float64), whatever precision the models run in.
     """
 
+    takes_independent: ClassVar[bool] = False
+    """Whether each class may have a probability of its own (sigmoid), rather than a share of one (softmax)."""
+    takes_places: ClassVar[bool] = True
+    """Whether an image may have answers at many places."""
+
     target_options = ()
+    independent: bool = False
+    """Whether each class has a probability of its own; set by :meth:`connect`."""
 
     def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
-        """Pair the outputs; both models must know the same classes."""
-        if student.output_shape != teacher.output_shape:
-            raise ValueError(
-                f"{type(self).__name__} compares logits of equal shape, but the student gives "
-                f"{list(student.output_shape)} and the teacher {list(teacher.output_shape)} a sample: "
-                "both models need the same number of classes"
-            )
-        return (TapPair(student=OUTPUT, teacher=OUTPUT, layer="logits"),)
+        """Pair the outputs.
+
+        Raises:
+            ValueError: the answers of both models differ in shape or kind, or are none that this path takes.
+        """
+        name = type(self).__name__
+        pairs = pair_answers(name, student, teacher)
+        self.independent = share_kind(name, student, teacher, self.takes_independent, self.takes_places)
+        return pairs
 
     def target(self, taps: Taps) -> Target:
-        """Return the teacher's logits, ``[batch, class]``."""
+        """Return the teacher's logits, ``[batch, class, ...]``."""
         return {"logits": widen(taps[OUTPUT].detach())}
 
     def forward(self, taps: Taps, target: Target, batch: Batch) -> dict[str, Tensor]:
@@ -164,7 +174,7 @@ class LogitPath(Path):
 
     @abstractmethod
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """Compute the scalar loss from both logits, ``[batch, class]``."""
+        """Compute the scalar loss from both logits, ``[batch, class, ...]``."""
 
 
 class FeaturePath(Path):

@@ -40,6 +40,8 @@ class Task(ABC):
     """The metric that ranks runs where a file names none."""
     metrics_known: ClassVar[tuple[str, ...]]
     """The metrics of a split that can rank runs, ``loss`` among them."""
+    smaller_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
+    """Those of them of which less is better."""
     annotation: ClassVar[type[Annotation] | None] = None
     """What has to annotate the images; ``None``: a class each."""
 
@@ -94,6 +96,10 @@ class Task(ABC):
         if shape[0] == num_classes:
             return ""
         return f"gives {list(shape)} logits an image, but the data have {num_classes} classes"
+
+    def unranked(self, metric: str, num_classes: int) -> str:
+        """Return why one of the known metrics says nothing with so many classes; empty where it can rank runs."""
+        return ""
 
     def logits(self, output: Any) -> Tensor:
         """Return the logits of what running a model returned, ``[batch, class, ...]``."""

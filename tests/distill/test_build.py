@@ -229,6 +229,7 @@ def test_a_factory_that_takes_anything_is_given_what_the_data_say(own):
 
 
 REQUIRED = {
+    **{name: {"backbone": {"use": "ResNet8", "width": 16}} for name in ("DeepLabV3", "FCN", "LRASPP")},
     "Fixed": {"weights": {"a": 1.0}},
     "GradientBalance": {"method": "PCD"},
     "GradientDirection": {"method": "ConFIG"},

@@ -99,6 +99,33 @@ def image_root(tmp_path):
 
 
 @pytest.fixture
+def paint():
+    """The colour in which ``mask_root`` paints each class, so that an image tells its mask."""
+    return np.array([[40, 90, 140], [220, 30, 60], [10, 200, 90]], dtype=np.uint8)
+
+
+@pytest.fixture
+def mask_root(tmp_path, paint):
+    """Returns a function that writes images and masks of differing sizes: ``parts`` maps a folder to their number."""
+
+    def write(parts, *, images="images", masks="masks") -> Path:
+        generator = np.random.default_rng(0)
+        for part, count in parts.items():
+            for folder in (images, masks):
+                (tmp_path / part / folder).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                height, width = (int(side) for side in generator.integers(30, 60, 2))
+                mask = np.zeros((height, width), dtype=np.uint8)
+                mask[height // 4 : height // 2, 3 : width // 2] = 1
+                mask[height // 2 :, width // 3 :] = 2
+                Image.fromarray(paint[mask]).save(tmp_path / part / images / f"{number:03}.png")
+                Image.fromarray(mask).save(tmp_path / part / masks / f"{number:03}.png")
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
 def memory_subset():
     """Returns a function that makes a subset of random images in memory."""
 

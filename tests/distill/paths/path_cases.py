@@ -19,7 +19,8 @@ from distill import paths
 from distill.adapter import Adapter
 from distill.batch import Batch, Samples
 from distill.paths import Path
-from distill.taps import OUTPUT, Probe, Tap
+from distill.taps import OUTPUT, Head, Probe, Tap
+from distill.taps.tap import Layout
 
 Shapes = Sequence[tuple[int, int, int]]
 
@@ -88,20 +89,34 @@ def batch_of(size: int, path: Path | None = None) -> Batch:
     return Batch(torch.zeros(size, 1, 1, 1), torch.zeros(size, dtype=torch.int64), torch.arange(size))
 
 
-def make_probe(prefix: str, shapes: Shapes, *, num_classes: int = 4, classifier: nn.Linear | None = None) -> Probe:
-    """Return what `probe` would say of a model with stages `<prefix>0`, `<prefix>1`, ... of these shapes."""
+def make_probe(
+    prefix: str,
+    shapes: Shapes,
+    *,
+    num_classes: int = 4,
+    classifier: nn.Linear | nn.Conv2d | None = None,
+    places: tuple[int, ...] = (),
+    independent: bool = False,
+) -> Probe:
+    """Return what `probe` would say of a model with stages `<prefix>0`, `<prefix>1`, ... of these shapes.
+
+    Its answers are at `places` such as `(height, width)`; each class may have a probability of its own.
+    """
     stages = tuple(
         Tap(f"{prefix}{index}", channels, height, width, stride=2.0**index, layout="nchw")
         for index, (channels, height, width) in enumerate(shapes)
     )
-    output = Tap(OUTPUT, num_classes, 1, 1, stride=2.0 ** len(shapes), layout="vector")
+    height, width = (*places, 1, 1)[:2]
+    layout: Layout = "output" if places else "vector"
+    output = Tap(OUTPUT, num_classes, height, width, stride=2.0 ** len(shapes), layout=layout)
     return Probe(
         taps={tap.name: tap for tap in (*stages, output)},
         stages=stages,
         last=stages[-1],
-        output_shape=(num_classes,),
+        output_shape=(num_classes, *places),
         classifier=classifier,
         has_objects=True,
+        head=Head(independent=independent),
     )
 
 
@@ -120,6 +135,24 @@ def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) 
     one, other = (torch.tensor(rows, dtype=torch.float64) for rows in (student, teacher))
     connect(path, [(1, 1, 1)], [(1, 1, 1)], nn.Linear(1, one.shape[1]))
     return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
+
+
+def join(path: Path, shape: tuple[int, ...], *, independent: bool = False) -> Path:
+    """Connect a path to two models with answers `[class, ...]` of this shape."""
+    sides = [
+        make_probe(side, [(1, 1, 1)], num_classes=shape[0], places=shape[1:], independent=independent) for side in "st"
+    ]
+    path.connect(*sides)
+    return path
+
+
+def dense_loss_of(path: Path, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Return the loss of a connected path between logits; without labels all answers are of class 0."""
+    if labels is None:
+        labels = torch.zeros(len(student), *student.shape[2:], dtype=torch.int64)
+    batch = Batch(torch.zeros(len(student), 1, 1, 1), labels, torch.arange(len(student)))
+    loss: Tensor = path({OUTPUT: student}, path.target({OUTPUT: teacher}), batch)["logits"]
+    return loss
 
 
 def softmax(logits: Sequence[float]) -> list[float]:
