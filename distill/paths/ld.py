@@ -106,13 +106,11 @@ class LD(Path):
             ValueError: the images are not labelled with objects.
         """
         student, teacher = widen(taps[BOX_DISTRIBUTION]), widen(target["sides"])
-        if not isinstance(batch.labels, Objects):
-            raise ValueError("LD looks at the boxes of objects, but the images of this batch are labelled with none")
         with no_autocast(student):
             log_q, log_p = (self._log_shares(logits) for logits in (student, teacher))
             divergences = (log_p.exp() * (log_p - log_q)).sum(dim=2).clamp_min(0).mean(dim=1)  # [batch, location]
-            main = self._locations.positive(batch.labels)
-            valuable = self._near(batch.labels, student.device) & ~main
+            main = self._locations.positive(batch.objects)
+            valuable = self._near(batch.objects, student.device) & ~main
             loss = self.main * _mean(divergences, main) + self.valuable * _mean(divergences, valuable)
             return {"sides": self.temperature**2 * loss}
 

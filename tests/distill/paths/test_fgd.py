@@ -256,7 +256,7 @@ def test_without_objects_it_does_not_connect() -> None:
 
 def test_a_batch_of_classes_is_refused() -> None:
     case = make_case("FGD")
-    with pytest.raises(ValueError, match=r"^FGD looks at the boxes of objects, but the images of this batch"):
+    with pytest.raises(ValueError, match=r"labelled with classes here, where objects are needed"):
         case.path(case.student, case.target(), batch_of(3))
 
 
@@ -276,7 +276,7 @@ MUTANTS = {
         (".ceil() - 1, first)", ".floor() - 1, first)"),
         ("boxes[:, axis].floor()", "boxes[:, axis].ceil()"),
         (".amax(dim=0)", ".sum(dim=0)"),
-        ("self.alpha * objects + self.beta", "self.beta * objects + self.alpha"),
+        ("self.alpha * inside + self.beta", "self.beta * inside + self.alpha"),
         (" / background.sum().clamp_min(1)", ""),
         (" / areas[:, None, None]", ""),
         ("weights * by_position * by_channel", "weights * own_by_position * by_channel"),

@@ -220,7 +220,7 @@ def test_without_objects_it_does_not_connect() -> None:
 
 def test_a_batch_of_classes_is_refused() -> None:
     case = make_case("LD")
-    with pytest.raises(ValueError, match=r"^LD looks at the boxes of objects, but the images of this batch"):
+    with pytest.raises(ValueError, match=r"labelled with classes here, where objects are needed"):
         case.path(case.student, case.target(), batch_of(3))
 
 
