@@ -1,6 +1,7 @@
 """The paths by which knowledge reaches the student; ``__all__`` is the registry of those that YAML can name."""
 
 from distill.paths.ab import AB
+from distill.paths.affinity import Affinity
 from distill.paths.attention_transfer import AttentionTransfer
 from distill.paths.attention_transfer_norm import AttentionTransferNorm
 from distill.paths.base import AdaptedFeaturePath as AdaptedFeaturePath
@@ -27,6 +28,7 @@ from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
 from distill.paths.nst_polynomial import NSTPolynomial
 from distill.paths.ofd import OFD
+from distill.paths.pairwise_similarity import PairwiseSimilarity
 from distill.paths.pkd import PKD
 from distill.paths.pkt import PKT
 from distill.paths.review_kd import ReviewKD
@@ -59,6 +61,7 @@ __all__ = [
     "SRD",
     "VID",
     "WSLD",
+    "Affinity",
     "AttentionTransfer",
     "AttentionTransferNorm",
     "CurriculumTemperature",
@@ -68,6 +71,7 @@ __all__ = [
     "MultiLevelLogits",
     "NSTGram",
     "NSTPolynomial",
+    "PairwiseSimilarity",
     "RKDAngle",
     "RKDDistance",
     "ReviewKD",
