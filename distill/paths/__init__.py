@@ -22,6 +22,7 @@ from distill.paths.fsp import FSP
 from distill.paths.ft import FT
 from distill.paths.hint import Hint
 from distill.paths.ickd import ICKD
+from distill.paths.kta import KTA
 from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
@@ -53,6 +54,7 @@ __all__ = [
     "FSP",
     "FT",
     "ICKD",
+    "KTA",
     "MGD",
     "OFD",
     "PKD",
