@@ -27,14 +27,14 @@ Shapes = Sequence[tuple[int, int, int]]
 SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 """The training set of the paths that need to know it."""
 
-EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "RegionLogits": {"number": 7}}
+EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}, "RegionLogits": {"number": 7}}
 """Constructor arguments of the paths that have required ones, or whose student learns nothing at first."""
 
 FEWEST_STAGES = {"FSP": 2}
 """Stages without which a path refuses to connect, where one is not enough."""
 
 
-WAITING = {"FT": "paraphrasers."}
+WAITING = {"FT": "paraphrasers.", "KTA": "paraphrasers."}
 """Where the names of those parameters begin that wait for another phase of the training, without a gradient."""
 
 
