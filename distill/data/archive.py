@@ -29,6 +29,9 @@ MAX_RATIO = 100
 FREE_BYTES = 10**8
 _LIMIT = f"at most {MAX_RATIO} times its size and {FREE_BYTES // 10**6} MB"
 
+_BESIDE = (".", "__macosx", "licen", "readme")
+"""How names begin, in small letters, of what may lie beside the folder that holds all."""
+
 _CHUNK_BYTES = 2**20
 _POLL_SECONDS = 0.1
 _SUFFIXES = (".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tbz2", ".tgz", ".txz", ".zip")
@@ -41,7 +44,8 @@ def unpacked(root: Root, name: str) -> LocalRoot:
 
     Files appear under ``DISTILLERY_CACHE`` all at once, when the last is written; the folder's name digests location,
     size and time of the archive, so that a changed one is unpacked anew. Only regular files are taken: an archive
-    with a link, a device or a name that leads out of it is refused. Where all lies in a single folder, that is it.
+    with a link, a device or a name that leads out of it is refused. Where all but a licence
+    and a readme lies in one folder, that is it.
 
     Where ``root`` is behind a URI, the archive is copied here for that.
 
@@ -66,7 +70,7 @@ def unpacked(root: Root, name: str) -> LocalRoot:
         raise ValueError(
             f"cannot unpack {root.location(name)} to {folder.parent}: {error}; {VARIABLE} names another folder"
         ) from error
-    entries = [entry for entry in folder.iterdir() if entry.name != "__MACOSX"]
+    entries = [entry for entry in folder.iterdir() if not entry.name.lower().startswith(_BESIDE)]
     return LocalRoot(entries[0] if len(entries) == 1 and entries[0].is_dir() else folder)
 
 

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from distill.batch import Batch
 from distill.paths.base import Path, Taps, Target, no_autocast, widen
-from distill.taps import OUTPUT, Probe, TapPair
-
-BOXES = ":boxes"
+from distill.taps import BOXES, OUTPUT, Probe, TapPair
 
 
 class BoxOffsets(Path):

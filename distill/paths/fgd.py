@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.objects import Objects
 from distill.options import finite
 from distill.paths.base import TapChoice, Taps, Target, key, no_autocast, widen
 from distill.paths.sizes import pooled_alike
@@ -126,15 +125,14 @@ class FGD(WholeMapPath):
 
     def _weights(self, batch: Batch, maps: Tensor) -> Tensor:
         """Return what each position counts, ``[batch, 1, height, width]``: ``alpha m + beta b``."""
-        if not isinstance(batch.labels, Objects):
-            raise ValueError("FGD looks at the boxes of objects, but the images of this batch are labelled with none")
+        objects = batch.objects
         height, width = batch.images.shape[2:]
         scale = maps.new_tensor([maps.shape[3] / width, maps.shape[2] / height] * 2)
         weights = []
-        for boxes, ignored in zip(batch.labels.boxes, batch.labels.ignored, strict=True):
-            objects = _shares(boxes[~ignored].to(maps) * scale, (maps.shape[2], maps.shape[3]))
-            background = (objects == 0).to(maps)
-            weights.append(self.alpha * objects + self.beta * background / background.sum().clamp_min(1))
+        for boxes, ignored in zip(objects.boxes, objects.ignored, strict=True):
+            inside = _shares(boxes[~ignored].to(maps) * scale, (maps.shape[2], maps.shape[3]))
+            background = (inside == 0).to(maps)
+            weights.append(self.alpha * inside + self.beta * background / background.sum().clamp_min(1))
         return torch.stack(weights)[:, None]
 
 

@@ -10,9 +10,8 @@ from distill.batch import Batch
 from distill.objects import Objects
 from distill.options import finite
 from distill.paths.base import Path, Taps, Target, no_autocast, widen
-from distill.taps import LocationHead, Probe, TapPair
+from distill.taps import BOX_DISTRIBUTION, LocationHead, Probe, TapPair
 
-DISTRIBUTION = ":box_distribution"
 EPSILON = 1e-9
 """Added to what boxes are divided by, which is zero where they are empty; squared pixels."""
 
@@ -81,7 +80,7 @@ class LD(Path):
         Raises:
             ValueError: a model gives none, or one of another shape.
         """
-        own, other = (probe.output_shapes.get(DISTRIBUTION) for probe in (student, teacher))
+        own, other = (probe.output_shapes.get(BOX_DISTRIBUTION) for probe in (student, teacher))
         if own is None or other is None or student.head.locations is None:
             role = "student" if own is None or student.head.locations is None else "teacher"
             raise ValueError(
@@ -94,11 +93,11 @@ class LD(Path):
                 f"{list(other)} a sample: both models must have the same levels and bins"
             )
         self._locations = student.head.locations
-        return (TapPair(DISTRIBUTION, DISTRIBUTION, "sides"),)
+        return (TapPair(BOX_DISTRIBUTION, BOX_DISTRIBUTION, "sides"),)
 
     def target(self, taps: Taps) -> Target:
         """Return the teacher's logits of the distributions, ``[batch, 4 * bins, location]``."""
-        return {"sides": widen(taps[DISTRIBUTION].detach())}
+        return {"sides": widen(taps[BOX_DISTRIBUTION].detach())}
 
     def forward(self, taps: Taps, target: Target, batch: Batch) -> dict[str, Tensor]:
         """Return the loss under the one layer name ``sides``.
@@ -106,14 +105,12 @@ class LD(Path):
         Raises:
             ValueError: the images are not labelled with objects.
         """
-        student, teacher = widen(taps[DISTRIBUTION]), widen(target["sides"])
-        if not isinstance(batch.labels, Objects):
-            raise ValueError("LD looks at the boxes of objects, but the images of this batch are labelled with none")
+        student, teacher = widen(taps[BOX_DISTRIBUTION]), widen(target["sides"])
         with no_autocast(student):
             log_q, log_p = (self._log_shares(logits) for logits in (student, teacher))
             divergences = (log_p.exp() * (log_p - log_q)).sum(dim=2).clamp_min(0).mean(dim=1)  # [batch, location]
-            main = self._locations.positive(batch.labels)
-            valuable = self._near(batch.labels, student.device) & ~main
+            main = self._locations.positive(batch.objects)
+            valuable = self._near(batch.objects, student.device) & ~main
             loss = self.main * _mean(divergences, main) + self.valuable * _mean(divergences, valuable)
             return {"sides": self.temperature**2 * loss}
 

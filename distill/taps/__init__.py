@@ -4,9 +4,11 @@ from distill.taps.head import Head, LocationHead, RegionHead
 from distill.taps.pairing import TapPair, pair_before_activation, pair_last, pair_named, pair_stages
 from distill.taps.probing import Probe, probe
 from distill.taps.reader import TapReader
-from distill.taps.tap import INPUT, LEVEL, OUTPUT, Layout, Tap, is_output
+from distill.taps.tap import BOX_DISTRIBUTION, BOXES, INPUT, LEVEL, OUTPUT, Layout, Tap, is_output
 
 __all__ = [
+    "BOXES",
+    "BOX_DISTRIBUTION",
     "INPUT",
     "LEVEL",
     "OUTPUT",

@@ -28,7 +28,8 @@ class Detection(Task):
     share. What is distilled are the class logits ``[batch, class, location]``, the box offsets ``:boxes``
     ``[batch, 4, location]`` and the maps that enter the heads, ``:level0``, ``:level1``, ..., before boxes are chosen
     and duplicates left out. A location is an anchor at a place of a level: detectors of one family with the same
-    anchors agree in shape on the same images. FCOS adds ``:centerness`` ``[batch, 1, location]``. Faster R-CNN's logits
+    anchors agree in shape on the same images. FCOS adds ``:centerness`` ``[batch, 1, location]``, and DistributionFCOS
+    ``:box_distribution`` ``[batch, 4 * bins, location]``. Faster R-CNN's logits
     are those of its proposal network, of one class; its second stage is ``Probe.head.regions``.
 
     Models are RetinaNet, FCOS, SSD, SSDLite and Faster R-CNN, all of torchvision's classes whatever made them, and
@@ -89,7 +90,7 @@ class Detection(Task):
             return outputs[-1]
 
         found = probe(model, sample, self.outputs, run=run)
-        return replace(found, head=family_of(model).head(outputs[-1]))
+        return replace(found, head=family_of(model).head(outputs[-1]), has_objects=True)
 
     def misfit(self, found: Probe, num_classes: int) -> str:
         regions = found.head.regions

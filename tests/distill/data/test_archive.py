@@ -11,6 +11,7 @@ from distill.data.root import resolve_root
 from distill.data.roots import LocalRoot, RemoteRoot
 
 FILES = {"set/images/a.png": b"image", "set/masks/a.png": b"mask" * 1000, "set/empty.txt": b""}
+BESIDE = {"README.md": b"x", "LICENSE": b"x", "__MACOSX/._a": b"x"}
 
 
 def write_tar(path, files, mode="w:xz", members=()):
@@ -40,17 +41,21 @@ def open_archive(tmp_path):
 
 @pytest.mark.parametrize("name", ["set.tar", "set.tar.gz", "set.tgz", "set.tar.bz2", "set.tar.xz", "set.zip"])
 def test_files_are_those_of_the_archive_and_a_single_folder_is_the_root(tmp_path, cache, open_archive, name):
+    files = {**FILES, **BESIDE} if "z" in name else FILES
     if name.endswith(".zip"):
-        write_zip(tmp_path / name, FILES)
+        write_zip(tmp_path / name, files)
     else:
-        write_tar(tmp_path / name, FILES, {"tar": "w", "tgz": "w:gz"}.get(name[4:], f"w:{name[8:]}"))
+        write_tar(tmp_path / name, files, {"tar": "w", "tgz": "w:gz"}.get(name[4:], f"w:{name[8:]}"))
     root = open_archive(name)
     assert contents(root) == {name.removeprefix("set/"): content for name, content in FILES.items()}
     assert root.path.is_relative_to(cache / "archives")
 
 
 def test_several_folders_stay_side_by_side(tmp_path, open_archive):
-    files = {"images/a.png": b"1", "masks/a.png": b"2", "__MACOSX/._a": b""}
+    files = {"images/a.png": b"1", "masks/a.png": b"2"}
+    write_tar(tmp_path / "set.tar.xz", files)
+    assert contents(open_archive()) == files
+    files = {"images/a.png": b"1", "annotations.json": b"2"}
     write_tar(tmp_path / "set.tar.xz", files)
     assert contents(open_archive()) == files
 

@@ -13,6 +13,7 @@ from distill.data.transforms import RandomHorizontalFlip
 FIXTURES = {
     "CIFAR10": lambda request: {"root": str(request.getfixturevalue("cifar_root")(10))},
     "CIFAR100": lambda request: {"root": str(request.getfixturevalue("cifar_root")(100))},
+    "COCODetection": lambda request: {"root": str(request.getfixturevalue("coco_root")({"train": 20})), "size": 48},
     "DigitScenes": lambda request: {"num_train": 20, "num_validation": 4, "num_test": 6},
     "Digits": lambda request: {},
     "FashionMNIST": lambda request: {"root": str(request.getfixturevalue("fashion_root")())},
@@ -22,6 +23,7 @@ FIXTURES = {
         "classes": ["ground", "cell", "border"],
         "size": [32, 40],
     },
+    "VOCDetection": lambda request: {"root": str(request.getfixturevalue("voc_root")({"train": 20})), "size": 48},
 }
 
 

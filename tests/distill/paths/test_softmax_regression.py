@@ -172,7 +172,7 @@ def test_gradient_flows_through_the_convolution_but_not_into_it() -> None:
 
 @pytest.mark.parametrize("classifier", [None, nn.Linear(5, 2)])
 def test_dense_teacher_without_a_convolution_at_its_end_is_refused(classifier: nn.Module | None) -> None:
-    with pytest.raises(ValueError, match="whose last layer is an nn.Conv2d of kernel size 1, found none"):
+    with pytest.raises(ValueError, match=r"whose last layer is an nn.Conv2d of kernel size 1, found none"):
         dense(SoftmaxRegression(), classifier, (3, 5))
 
 
