@@ -12,13 +12,12 @@ def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
 
     Behind means later in the order of the model's modules. A stage that ends in a pooling has no parameters of its own,
     so that the one before it counts. Of a model of one stage they are the parameters of the module that makes the
-    deepest feature, or of the nearest one before it that has any.
-
-    All levels of a pyramid lead to the output, and where one ends in the model its task does not say. There they are
-    the parameters of the last child of the module ``backbone`` that learns: what makes the pyramid, before any head.
+    deepest feature, or of the nearest one before it that has any. The levels of a pyramid are made by no module each:
+    there they are the parameters of the backbone's last part, which in a feature pyramid makes all levels, or all
+    parameters where the model has no backbone.
     """
     if found.is_pyramid:
-        return _of_pyramid(student)
+        return _neck(student)
     modules = [name for name, _ in student.named_modules()]
     owners = [modules.index(name.rpartition(".")[0]) for name, _ in student.named_parameters()]
     parameters = list(student.parameters())
@@ -42,10 +41,9 @@ def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter.requires_grad]
 
 
-def _of_pyramid(student: nn.Module) -> list[nn.Parameter]:
-    backbone = dict(student.named_children()).get("backbone", nn.Module())
-    for module in [*reversed(list(backbone.children())), backbone, student]:
-        learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        if learned:
-            return learned
-    return []
+def _neck(student: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the last part of a model's backbone that has any."""
+    trunk = getattr(student, "backbone", None)
+    parts = [*reversed(list(trunk.children())), student] if isinstance(trunk, nn.Module) else [student]
+    learned = ([parameter for parameter in part.parameters() if parameter.requires_grad] for part in parts)
+    return next((parameters for parameters in learned if parameters), [])

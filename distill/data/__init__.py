@@ -2,18 +2,26 @@
 
 from distill.data.cifar10 import CIFAR10
 from distill.data.cifar100 import CIFAR100
+from distill.data.coco_detection import COCODetection
 from distill.data.data import Data as Data
+from distill.data.digit_scenes import DigitScenes
 from distill.data.digits import Digits
 from distill.data.fashion_mnist import FashionMNIST
 from distill.data.image_folder import ImageFolder
 from distill.data.loader import Loader as Loader
+from distill.data.mask_folder import MaskFolder
 from distill.data.split import Split as Split
 from distill.data.subset import Subset as Subset
+from distill.data.voc_detection import VOCDetection
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "COCODetection",
+    "DigitScenes",
     "Digits",
     "FashionMNIST",
     "ImageFolder",
+    "MaskFolder",
+    "VOCDetection",
 ]

@@ -36,6 +36,7 @@ class Probe:
             where that function is no module, so that nothing can be hooked.
         output_shapes: shapes of all parts of the output, by tap name, without the batch.
         head: what the task knows of the model's head besides.
+        has_objects: whether images are labelled with objects: boxes and their classes.
     """
 
     taps: Mapping[str, Tap]
@@ -47,6 +48,7 @@ class Probe:
     unactivated: Mapping[str, Tap | None] = field(default_factory=dict)
     output_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     head: Head = field(default_factory=Head)
+    has_objects: bool = False
 
     @property
     def is_pyramid(self) -> bool:

@@ -6,6 +6,7 @@ from torch import nn
 
 from distill.late import models
 from distill.tasks.detectors.base import DetectorFamily
+from distill.tasks.detectors.distribution_fcos import DistributionFCOSFamily
 from distill.tasks.detectors.faster_rcnn import FasterRCNNFamily
 from distill.tasks.detectors.fcos import FCOSFamily
 from distill.tasks.detectors.output import BOXES, DetectorOutput
@@ -15,6 +16,7 @@ from distill.tasks.detectors.ssd import SSDFamily
 
 FAMILIES: tuple[DetectorFamily, ...] = (
     RetinaNetFamily(),
+    DistributionFCOSFamily(),
     FCOSFamily(),
     SSDFamily(),
     FasterRCNNFamily(),

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.late import models
+from distill.taps import BOXES as BOXES
 from distill.taps import LEVEL
-
-BOXES = ":boxes"
-"""The tap name of the offsets of boxes, ``[batch, 4, location]``."""
 
 
 @dataclass(frozen=True, eq=False)
