@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from distill import distributed
 from distill.batch import Batch
 from distill.random_state import random_state, set_random_state
+from distill.tasks.average_precision import OVERLAPS, Found, There, average_precision
 from distill.tasks.base import Metrics
 from distill.tasks.detectors import DetectorOutput, family_of
 
@@ -18,22 +20,19 @@ from distill.tasks.detectors import DetectorOutput, family_of
 class _Image(NamedTuple):
     position: int
     loss: float
-    found: dict[str, Tensor]
-    there: dict[str, Tensor]
+    found: Found
+    there: There
 
 
 class DetectionMetrics(Metrics):
     """Average precision as COCO defines it, and the loss.
 
-    The average precision of a class is the mean of its precision at 101 recalls and at ten overlaps of boxes, 0.50,
-    0.55, ..., 0.95; ``map`` is its mean over the classes that occur, ``map_50`` and ``map_75`` are those at one
-    overlap. Of an image the 100 likeliest boxes of a class count. Whatever falls on an ignored object counts neither
-    way. A class without objects has no value.
+    ``ap/CLASS`` is the mean over ten overlaps of boxes, 0.50, 0.55, ..., 0.95; ``map`` is its mean over the classes
+    that occur, ``map_50`` and ``map_75`` are those at one overlap. A class without objects has no value. Whatever falls
+    on an ignored object counts neither way. See :func:`~distill.tasks.average_precision.average_precision`.
 
     The loss is the mean over the images, each as a batch of its own; what a loss draws at random (Faster R-CNN's
     anchors and regions) is drawn by the image's index. So it depends neither on the batches nor on the number of ranks.
-
-    Source: ``torchmetrics.detection.MeanAveragePrecision`` on ``pycocotools``.
 
     Args:
         classes: the classes' names, the background first.
@@ -45,40 +44,34 @@ class DetectionMetrics(Metrics):
 
     def update(self, output: DetectorOutput, batch: Batch, teacher: Tensor | None) -> None:
         """Take in one batch."""
-        family = family_of(output.model)
         objects = batch.objects
-        found = [_on_cpu(each) for each in family.detections(output)]
-        losses = _losses_of_images(output, batch).tolist()
+        found = [
+            Found(each["boxes"].cpu(), each["scores"].cpu(), each["labels"].cpu())
+            for each in family_of(output.model).detections(output)
+        ]
         there = [
-            _on_cpu({"boxes": boxes, "labels": labels, "iscrowd": ignored.long()})
+            There(boxes.cpu(), labels.cpu(), ignored.cpu())
             for boxes, labels, ignored in zip(objects.boxes, objects.labels, objects.ignored, strict=True)
         ]
+        losses = _losses_of_images(output, batch).tolist()
         self._images += map(_Image, batch.indices.tolist(), losses, found, there)
 
     def compute(self) -> dict[str, float]:
         """Return ``map``, ``map_50``, ``map_75``, ``ap/CLASS`` of each class in percent, and ``loss``."""
-        from torchmetrics.detection import MeanAveragePrecision
-
-        shares = distributed.gather_objects(self._images)
+        images = [image for part in distributed.gather_objects(self._images) for image in part]
         # Equal scores rank in the order of the images, which shall not depend on the ranks.
-        images = sorted((image for share in shares for image in share), key=lambda image: image.position)
-        metric = MeanAveragePrecision(extended_summary=True, sync_on_compute=False)
-        metric.warn_on_many_detections = False
-        metric.update([image.found for image in images], [image.there for image in images])
-        told = metric.compute()
-        values = {name: _percent(told[name]) for name in ("map", "map_50", "map_75")}
-        values["loss"] = sum(image.loss for image in images) / max(1, len(images))
-        return values | self._by_class(told)
-
-    def _by_class(self, told: dict[str, Any]) -> dict[str, float]:
-        precision = told.get("precision")  # [overlap, recall, class, area, number of boxes]
-        if precision is None:
-            return {}
-        by_class = precision[:, :, :, 0, -1].permute(2, 0, 1).flatten(1)  # -1 where a class has no objects
+        images.sort(key=lambda image: image.position)
+        shares = average_precision(
+            [image.found for image in images], [image.there for image in images], len(self._classes)
+        )  # [class, overlap]
+        means = shares.nanmean(dim=0).nan_to_num(0.0)  # [overlap]
+        by_class = zip(self._classes, shares.mean(dim=1).tolist(), strict=True)
         return {
-            f"ap/{self._classes[label]}": 100 * float(values.mean())
-            for label, values in zip(told["classes"].reshape(-1).tolist(), by_class, strict=True)
-            if bool((values >= 0).all())
+            "loss": sum(image.loss for image in images) / max(1, len(images)),
+            "map": 100 * float(means.mean()),
+            "map_50": 100 * float(means[OVERLAPS.index(0.5)]),
+            "map_75": 100 * float(means[OVERLAPS.index(0.75)]),
+            **{f"ap/{name}": 100 * share for name, share in by_class if not math.isnan(share)},
         }
 
 
@@ -92,12 +85,3 @@ def _losses_of_images(output: DetectorOutput, batch: Batch) -> Tensor:
         losses.append(torch.stack(list(family.losses(output.image(number), [target]).values())).sum())
     set_random_state(drawn)
     return torch.stack(losses)
-
-
-def _on_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.cpu() for name, value in values.items()}
-
-
-def _percent(share: Tensor) -> float:
-    """Return a share in percent; torchmetrics says -1 where nothing is to be found."""
-    return 100 * max(0.0, float(share))

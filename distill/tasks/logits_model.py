@@ -24,6 +24,7 @@ class LogitsModel(nn.Module):
         self.model = model
         self._run = run
         self._logits = logits
+        self.training = model.training  # a new module would begin in training mode, and pass that on
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[batch, class, ...]`` of images ``[batch, channel, height, width]``."""

@@ -60,23 +60,23 @@ def block(channels, width):
     return nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
 
 
-def retinanet(width=8, num_classes=len(CLASSES)):
+def retinanet(width=8, num_classes=4):
     anchors = AnchorGenerator(((8,), (16,), (32,)), (RATIOS,) * 3)
     return detection.RetinaNet(Pyramid(width), num_classes, anchor_generator=anchors, score_thresh=0.02, **UNCHANGED)
 
 
-def fcos(width=8, num_classes=len(CLASSES)):
+def fcos(width=8, num_classes=4):
     anchors = AnchorGenerator(((4,), (8,), (16,)), ((1.0,),) * 3)
     return detection.FCOS(Pyramid(width), num_classes, anchor_generator=anchors, score_thresh=0.02, **UNCHANGED)
 
 
-def ssd(width=8, num_classes=len(CLASSES)):
+def ssd(width=8, num_classes=4):
     anchors = DefaultBoxGenerator([[2], [2], [2]], scales=[0.1, 0.25, 0.5, 0.8])
     normalised = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
     return detection.ssd.SSD(Body(width), anchors, (WIDTH, HEIGHT), num_classes, score_thresh=0.2, **normalised)
 
 
-def faster_rcnn(width=8, num_classes=len(CLASSES)):
+def faster_rcnn(width=8, num_classes=4):
     return detection.FasterRCNN(
         Pyramid(width),
         rpn_anchor_generator=AnchorGenerator(((8,), (16,), (32,)), (RATIOS,) * 3),

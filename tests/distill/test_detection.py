@@ -111,7 +111,7 @@ def test_probe_on_the_meta_device(family):
 
 @every_family
 def test_a_location_lies_where_its_anchor_lies(family):
-    """The channel-last logits of the finest level are those of the head's convolution at that place, anchor by anchor."""
+    """The logits of the finest level are those of the head's convolution at that place, anchor by anchor."""
     model, images = make(family).eval(), scenes(1).images
     output = TASK.run(model, images)
     seen = {}
@@ -169,7 +169,9 @@ def test_one_anchor_grid_serves_all_images():
 
 def test_other_models_are_refused_in_one_line():
     images = torch.zeros(2, 3, 32, 32)
-    with pytest.raises(ValueError, match="RetinaNet, FCOS, SSD, SSDLite or FasterRCNN .*OwnDetector, found Sequential"):
+    with pytest.raises(
+        ValueError, match=r"RetinaNet, FCOS, SSD, SSDLite or FasterRCNN .*OwnDetector, found Sequential"
+    ):
         TASK.run(nn.Sequential(), images)
     with torch.device("meta"):
         model = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
