@@ -90,7 +90,7 @@ class Detection(Task):
             return outputs[-1]
 
         found = probe(model, sample, self.outputs, run=run)
-        return replace(found, head=family_of(model).head(outputs[-1]), has_objects=True)
+        return replace(found, head=family_of(model).head(outputs[-1]), labelled=Boxes.labelled)
 
     def misfit(self, found: Probe, num_classes: int) -> str:
         regions = found.head.regions
