@@ -2,6 +2,7 @@
 
 from distill.models.cifar_resnet import CifarResNet18, CifarResNet34, CifarResNet50
 from distill.models.deeplab import DeepLabV3
+from distill.models.distribution_fcos import DistributionFCOS
 from distill.models.faster_rcnn import FasterRCNN
 from distill.models.fcn import FCN
 from distill.models.fcos import FCOS
@@ -25,6 +26,7 @@ __all__ = [
     "CifarResNet34",
     "CifarResNet50",
     "DeepLabV3",
+    "DistributionFCOS",
     "FasterRCNN",
     "ResNet8",
     "ResNet8x4",
