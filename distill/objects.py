@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -56,5 +57,8 @@ class Objects:
         return cls(tuple(boxes), tuple(labels), tuple(ignored))
 
 
+Labelled = Literal["images", "pixels", "objects"]
+"""What has a class of its own."""
+
 Labels = Tensor | Objects
-"""What is known of a batch: int64 classes ``[batch]``, int64 classes of pixels ``[batch, height, width]``, or objects."""
+"""What is known of a batch: int64 classes ``[batch]``, int64 classes of pixels ``[batch, height, width]``, objects."""

@@ -14,38 +14,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
+from orchestrator.metric_names import in_words
+
 TAG_PREFIX = "mlflow.sharedViewState."
 RUNS_VIEW = "distillery"
 ARMS_VIEW = "distillery-arms"
 MAX_TAG_LENGTH = 20_000
 
-# Columns of the table in their order, with their widths in pixels: which run it is, then what came out.
-_COLUMNS = {
-    "params.`aggregator`": 110,
-    "params.`paths`": 300,
-    "params.`seed`": 70,
-    "metrics.`result/gain`": 110,
-    "metrics.`result/accuracy`": 130,
-    "metrics.`result/test_accuracy`": 160,
-    "metrics.`result/minutes`": 120,
-}
 _NUM_RUNS = 100  # a chart draws; MLflow's own default is 10
 _ORDER_BY = "metrics.`result/gain`"
 _ANSWER, _LEARNING, _SHARES, _WEIGHTS, _LOSSES = "answer", "learning", "shares", "weights", "losses"
 
 
-def arranged_views(path_names: Sequence[str], *, picture_keys: Sequence[str] = ()) -> dict[str, str]:
+def arranged_views(path_names: Sequence[str], *, metric: str, picture_keys: Sequence[str] = ()) -> dict[str, str]:
     """Return the experiment tags that hold the views: every run, and the runs averaged over the seeds of an arm.
 
     Args:
         path_names: the paths of the sweep; each gets a chart of its share, weight and loss.
+        metric: name of the metric that ranks, without its split.
         picture_keys: pictures of the sweep's own run, such as ``compare/path_effect``. The view of every run begins
             with them; name only such as exist, since a missing one leaves an empty frame.
     """
     return {
-        TAG_PREFIX + RUNS_VIEW: _packed(_state(path_names, picture_keys, group_by_arm=False)),
+        TAG_PREFIX + RUNS_VIEW: _packed(_state(path_names, metric, picture_keys, group_by_arm=False)),
         # The pictures belong to the sweep's own run, which is no arm: this view would show empty frames.
-        TAG_PREFIX + ARMS_VIEW: _packed(_state(path_names, (), group_by_arm=True)),
+        TAG_PREFIX + ARMS_VIEW: _packed(_state(path_names, metric, (), group_by_arm=True)),
     }
 
 
@@ -89,7 +82,23 @@ def _packed(state: Mapping[str, Any]) -> str:
     return packed
 
 
-def _state(path_names: Sequence[str], picture_keys: Sequence[str], *, group_by_arm: bool) -> dict[str, Any]:
+def _columns(metric: str) -> dict[str, int]:
+    """Return the columns of the table in their order, with their widths in pixels: which run it is, what came out."""
+    return {
+        "params.`aggregator`": 110,
+        "params.`paths`": 300,
+        "params.`seed`": 70,
+        "metrics.`result/gain`": 110,
+        f"metrics.`result/{metric}`": 130,
+        f"metrics.`result/test_{metric}`": 160,
+        "metrics.`result/minutes`": 120,
+    }
+
+
+def _state(
+    path_names: Sequence[str], metric: str, picture_keys: Sequence[str], *, group_by_arm: bool
+) -> dict[str, Any]:
+    columns = _columns(metric)
     group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]}
     gains = "What every arm gains, mean over seeds" if group_by_arm else "Which paths help, and what every run gains"
     sections = {  # title, columns, height of a chart in pixels
@@ -100,15 +109,15 @@ def _state(path_names: Sequence[str], picture_keys: Sequence[str], *, group_by_a
         _LOSSES: ("Path losses", 2, 360),
     }
     return {
-        "selectedColumns": list(_COLUMNS),
-        "columnOrder": list(_COLUMNS),
-        "columnWidths": dict(_COLUMNS),
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": columns,
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
         "runsVisibilityMap": {},
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": _charts(path_names, picture_keys),
+        "compareRunCharts": _charts(path_names, metric, picture_keys),
         "compareRunSections": [
             {
                 "uuid": uuid,
@@ -139,19 +148,20 @@ def _state(path_names: Sequence[str], picture_keys: Sequence[str], *, group_by_a
     }
 
 
-def _charts(path_names: Sequence[str], picture_keys: Sequence[str]) -> list[dict[str, Any]]:
+def _charts(path_names: Sequence[str], metric: str, picture_keys: Sequence[str]) -> list[dict[str, Any]]:
+    learning = dict.fromkeys((f"val/{metric}", "val/agreement", "train/loss/task"))
     return [
         *(_chart("IMAGE", _ANSWER, key, imageKeys=[key], step=0, showRunParams=False) for key in picture_keys),
         _chart("BAR", _ANSWER, "result/gain", metricKey="result/gain", runsCountToCompare=_NUM_RUNS),
         _chart(
             "SCATTER",
             _ANSWER,
-            "accuracy against minutes",
+            f"{in_words(metric)} against minutes",
             xaxis={"key": "result/minutes", "type": "METRIC"},
-            yaxis={"key": "result/accuracy", "type": "METRIC"},
+            yaxis={"key": f"result/{metric}", "type": "METRIC"},
             runsCountToCompare=_NUM_RUNS,
         ),
-        *(_line(metric, _LEARNING) for metric in ("val/accuracy", "val/agreement", "train/loss/task")),
+        *(_line(name, _LEARNING) for name in learning),
         *(_line(f"train/share/{path}", _SHARES) for path in path_names),
         *(_line(f"train/weight/{path}", _WEIGHTS) for path in path_names),
         *(_line(f"train/loss/{path}", _LOSSES) for path in path_names),

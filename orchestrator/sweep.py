@@ -24,6 +24,7 @@ from orchestrator.no_arms import NoArms
 from orchestrator.outputs import Outputs
 from orchestrator.plan import count_line, count_runs, plan_lines
 from orchestrator.progress import Progress
+from orchestrator.ranking import Ranking
 from orchestrator.run_listener import RunListener
 from orchestrator.say import say
 from orchestrator.session import Session
@@ -71,7 +72,7 @@ def sweep(experiment: Experiment, *, resume: bool, address: str | None, dry_run:
 
 def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: SweepLog, *, address: str | None) -> int:
     """Run what has not ended yet; return how many runs of this session failed."""
-    run = experiment.run
+    run, ranking = experiment.run, experiment.run.ranking
     session = Session(outputs, mirror)
     with Cluster(address, with_dashboard=run.workers > 1) as cluster:
         cluster.check_storage(outputs.root.uri)
@@ -83,14 +84,17 @@ def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: Sweep
         teachers = prepare_teachers(
             teacher_branches(design),
             outputs.root,
-            run_jobs=partial(_run_teachers, cluster=cluster, demand=demand, max_failures=run.max_failures),
+            run_jobs=partial(
+                _run_teachers, cluster=cluster, demand=demand, ranking=ranking, max_failures=run.max_failures
+            ),
             mirror=mirror,
             say=say,
         )
         outputs.note_teachers(teachers)
         plan = _store_targets(experiment, design, outputs, cluster, demand)
         past = outputs.past_runs()
-        with Progress(sys.stdout, metric=run.metric, mode=run.mode, num_runs=count_runs(design)["total"]) as progress:
+        num_runs = count_runs(design)["total"]
+        with Progress(sys.stdout, metric=ranking.metric, mode=ranking.mode, num_runs=num_runs) as progress:
             for planned, result, history in outputs.ended_of([*first, *design.planned()]):
                 mirror.know(planned, result)
                 progress.recall(planned, history=history, status=result["status"])
@@ -102,8 +106,8 @@ def _run(experiment: Experiment, design: Design, outputs: Outputs, mirror: Sweep
                 proposer=source,
                 payload=partial(_payload, outputs=outputs, plan=plan),
                 listeners=[session, progress],
-                metric=run.metric,
-                mode=run.mode,
+                metric=ranking.metric,
+                mode=ranking.mode,
                 num_epochs=experiment.train.epochs,
                 stopping_rule=run.stopping_rule,
                 max_concurrent=run.max_concurrent,
@@ -162,6 +166,7 @@ def _run_teachers(
     *,
     cluster: Cluster,
     demand: Demand,
+    ranking: Ranking,
     max_failures: int,
 ) -> None:
     """Train teachers as runs of the cluster, so that they get the same CPUs and GPUs as students."""
@@ -173,8 +178,8 @@ def _run_teachers(
         proposer=NoArms(),
         payload=lambda run: jobs[run.key].to_dict(),
         listeners=[listener],
-        metric="val/accuracy",
-        mode="max",
+        metric=ranking.metric,
+        mode=ranking.mode,
         num_epochs=max(run.config["train"]["epochs"] for run in runs.values()),
         max_failures=max_failures,
     )

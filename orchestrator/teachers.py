@@ -14,6 +14,8 @@ from orchestrator.config.design import Design
 from orchestrator.config.interval import Interval
 from orchestrator.config.planned_run import PlannedRun
 from orchestrator.job import Job
+from orchestrator.metric_names import measured
+from orchestrator.ranking import Ranking
 from orchestrator.run_listener import RunListener
 from orchestrator.say import say
 from orchestrator.storage import Storage
@@ -54,8 +56,10 @@ class TeacherListener:
 
     def reported(self, run: PlannedRun, metrics: Mapping[str, Any]) -> None:
         """Note one epoch."""
-        accuracy = f", validation {metrics['val/accuracy']:.2f} %" if "val/accuracy" in metrics else ""
-        self._say(f"  {run.name}: epoch {metrics['epoch']}{accuracy}")
+        ranking = Ranking.of(run.config["run"])
+        value = metrics.get(ranking.metric)
+        reached = "" if value is None else f", {measured('validation', ranking.name, value)}"
+        self._say(f"  {run.name}: epoch {metrics['epoch']}{reached}")
         if self._mirror is not None:
             self._mirror.epoch(run.key, metrics)
 
@@ -108,7 +112,8 @@ def prepare_teachers(
         result = load_result(job.directory)
         results[job.config_hash] = result
         what = "trained" if key in missing else "reused"
-        say(f"{runs[key].name} {what} ({job.config_hash}): {_accuracies(result)}")
+        reached = _reached(result, Ranking.of(job.config["run"]).name)
+        say(f"{runs[key].name} {what} ({job.config_hash}){reached}")
     return results
 
 
@@ -136,9 +141,11 @@ def teacher_branches(design: Design) -> list[dict[str, Any]]:
     return [design.runs(arm)[0].config for arm in branches]
 
 
-def _accuracies(result: Mapping[str, Any]) -> str:
-    splits = [(split, (result[split] or {}).get("accuracy")) for split in ("validation", "test")]
-    return ", ".join(f"{split} {accuracy:.2f} %" for split, accuracy in splits if accuracy is not None)
+def _reached(result: Mapping[str, Any], metric: str) -> str:
+    """Return what a teacher reached, as the end of a sentence; empty for a metric that only students have."""
+    values = {split: (result[split] or {}).get(metric) for split in ("validation", "test")}
+    parts = [measured(split, metric, value) for split, value in values.items() if value is not None]
+    return f": {', '.join(parts)}" if parts else ""
 
 
 def teach(experiment: Experiment, *, address: str | None) -> int:

@@ -20,7 +20,9 @@ from orchestrator.failure_reason import failure_reason
 from orchestrator.gpu_share import Memory, find_demand
 from orchestrator.job import Job
 from orchestrator.lock import lock
+from orchestrator.metric_names import is_of_one_class, measured
 from orchestrator.outputs import Outputs
+from orchestrator.ranking import Ranking
 from orchestrator.run_listener import RunListener
 from orchestrator.say import say
 from orchestrator.session import Session
@@ -170,8 +172,9 @@ class _Printing:
 
     def reported(self, run: PlannedRun, metrics: Mapping[str, Any]) -> None:
         shown = [f"epoch {metrics['epoch']}", f"loss {metrics['train/loss/total']:.4g}"]
-        if "val/accuracy" in metrics:
-            shown.append(f"validation {metrics['val/accuracy']:.2f} %")
+        ranking = Ranking.of(run.config["run"])
+        if ranking.metric in metrics:
+            shown.append(measured("validation", ranking.name, metrics[ranking.metric]))
         weights = [f"{key.rpartition('/')[2]} {value:.3g}" for key, value in metrics.items() if "/weight/" in key]
         say(", ".join(shown) + (f"; weights: {', '.join(weights)}" if weights else ""))
         self._listener.reported(run, metrics)
@@ -182,7 +185,7 @@ class _Printing:
 
 def _print_result(result: Mapping[str, Any], outputs: Outputs, run: PlannedRun) -> None:
     for split in ("validation", "test"):
-        metrics = result.get(split)
+        metrics = {name: value for name, value in (result.get(split) or {}).items() if not is_of_one_class(name)}
         if metrics:
             say(f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
     say(f"Student: {outputs.run_directory(run.key)}/student.pt")

@@ -6,6 +6,7 @@ from distill.data.cifar100 import CIFAR100
 from distill.data.cityscapes import Cityscapes
 from distill.data.coco_detection import COCODetection
 from distill.data.data import Data as Data
+from distill.data.digit_scenes import DigitScenes
 from distill.data.digits import Digits
 from distill.data.fashion_mnist import FashionMNIST
 from distill.data.image_folder import ImageFolder
@@ -22,6 +23,7 @@ __all__ = [
     "CIFAR100",
     "COCODetection",
     "Cityscapes",
+    "DigitScenes",
     "Digits",
     "FashionMNIST",
     "ImageFolder",

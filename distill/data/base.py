@@ -33,8 +33,11 @@ class Dataset(ABC):
         ValueError: an option is wrong, or the augmentation cannot take such images.
     """
 
-    annotation: ClassVar[type[Annotation] | None] = None
-    """What annotates the images, place by place; ``None``: the class of an image is all that is known."""
+    annotation: type[Annotation] | None = None
+    """What annotates the images, place by place; ``None``: the class of an image is all that is known. A data set that
+    leaves the choice to an option sets its own before it calls this constructor."""
+    annotations: ClassVar[tuple[type[Annotation], ...]] = ()
+    """All that such an option chooses from; empty: there is no choice."""
 
     def __init__(
         self,

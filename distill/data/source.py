@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +32,7 @@ class Source(ABC):
         annotation: what annotates an image, place by place; ``None``: its class is all that is known.
     """
 
-    annotation: ClassVar[type[Annotation] | None] = None
+    annotation: type[Annotation] | None = None
 
     def __init__(self, labels: Indices, classes: Sequence[str], *, num_validation: int = 0, num_test: int = 0) -> None:
         self.labels = labels

@@ -1,6 +1,7 @@
 """The paths by which knowledge reaches the student; ``__all__`` is the registry of those that YAML can name."""
 
 from distill.paths.ab import AB
+from distill.paths.affinity import Affinity
 from distill.paths.attention_transfer import AttentionTransfer
 from distill.paths.attention_transfer_norm import AttentionTransferNorm
 from distill.paths.base import AdaptedFeaturePath as AdaptedFeaturePath
@@ -10,6 +11,7 @@ from distill.paths.base import Path as Path
 from distill.paths.base import Taps as Taps
 from distill.paths.base import Target as Target
 from distill.paths.batch_dependent import BatchDependent as BatchDependent
+from distill.paths.box_offsets import BoxOffsets
 from distill.paths.cc import CC
 from distill.paths.crd import CRD
 from distill.paths.curriculum_temperature import CurriculumTemperature
@@ -17,18 +19,23 @@ from distill.paths.cwd import CWD
 from distill.paths.dist import DIST
 from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
+from distill.paths.fgd import FGD
 from distill.paths.fsp import FSP
 from distill.paths.ft import FT
 from distill.paths.hint import Hint
 from distill.paths.ickd import ICKD
+from distill.paths.kta import KTA
+from distill.paths.ld import LD
 from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
 from distill.paths.nst_polynomial import NSTPolynomial
 from distill.paths.ofd import OFD
+from distill.paths.pairwise_similarity import PairwiseSimilarity
 from distill.paths.pkd import PKD
 from distill.paths.pkt import PKT
+from distill.paths.region_logits import RegionLogits
 from distill.paths.review_kd import ReviewKD
 from distill.paths.rkd import RKDAngle, RKDDistance
 from distill.paths.schedule import Schedule as Schedule
@@ -48,9 +55,12 @@ __all__ = [
     "CWD",
     "DIST",
     "DKD",
+    "FGD",
     "FSP",
     "FT",
     "ICKD",
+    "KTA",
+    "LD",
     "MGD",
     "OFD",
     "PKD",
@@ -59,8 +69,10 @@ __all__ = [
     "SRD",
     "VID",
     "WSLD",
+    "Affinity",
     "AttentionTransfer",
     "AttentionTransferNorm",
+    "BoxOffsets",
     "CurriculumTemperature",
     "FeatureMap",
     "Hint",
@@ -68,8 +80,10 @@ __all__ = [
     "MultiLevelLogits",
     "NSTGram",
     "NSTPolynomial",
+    "PairwiseSimilarity",
     "RKDAngle",
     "RKDDistance",
+    "RegionLogits",
     "ReviewKD",
     "SoftTarget",
     "SoftmaxRegression",

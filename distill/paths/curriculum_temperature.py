@@ -21,7 +21,7 @@ class CurriculumTemperature(LogitPath):
     SoftTarget's at that ``T``. Its gradient in ``theta`` is reversed and scaled by ``lambda``, which grows from 0 to 1
     along half a cosine over the first share ``ramp`` of the training: the task starts easy and gets hard::
 
-        loss = T^2 * mean over batch of sum over classes of p * log(p / q)
+        loss = T^2 * mean over batch and places of sum over classes of p * log(p / q)
         d theta = -lambda * (d loss / d theta)
 
     The target is the teacher's logits.
@@ -35,7 +35,7 @@ class CurriculumTemperature(LogitPath):
         low: the lowest temperature, above 0.
         span: how far it can rise, above 0.
         ramp: share of the training until the gradient of ``theta`` counts in full, from 0 to 1.
-        standardize: whether to standardise each sample's logits first (Sun et al. 2024, arXiv:2403.01427).
+        standardize: whether to standardise each answer's logits first (Sun et al. 2024, arXiv:2403.01427).
 
     Raises:
         ValueError: an option is out of bounds.

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.adapter import Adapter
 from distill.options import finite
+from distill.paths.answers import pair_answers
 from distill.paths.base import TapChoice
 from distill.paths.sizes import pooled_alike
 from distill.paths.softened import mean_divergence
 from distill.paths.whole_map import WidthMatchedPath
+from distill.taps import Probe, TapPair
+
+Between = Literal["features", "logits"]
+"""What is compared."""
 
 
 class CWD(WidthMatchedPath):
@@ -26,25 +33,46 @@ class CWD(WidthMatchedPath):
     and width first, by adaptive average pooling of the larger. A map of one position has one distribution only: its
     loss is zero. The target is the teacher's whole map ``t``, ``[batch, channel, height, width]``.
 
-    Source: Shu et al. 2021, *Channel-wise knowledge distillation for dense prediction* (ICCV, arXiv:2011.13256), in its
-    form between feature maps: the deepest ones (theirs: what the head's pyramid pooling gives), and ``T = 4``. Where
+    ``between: logits`` compares the answers of models for dense prediction instead: a channel is the map of a class,
+    ``[batch, class, height, width]`` or ``[batch, class, place]``, the same in both models, and there is no adapter.
+
+    Source: Shu et al. 2021, *Channel-wise knowledge distillation for dense prediction* (ICCV, arXiv:2011.13256), with
+    ``T = 4``: between feature maps the deepest ones (theirs: what the head's pyramid pooling gives). Where
     others differ: TorchDistiller, by the authors, takes the logarithm of a softmax, which is minus infinity where that
     rounds to zero, and has a ReLU behind the adapter; some divide by the number of positions too. The paper's weight
-    for feature maps is 50. Pooling where sizes differ is ours.
+    is 50 for feature maps and 3 for logits, where it gains more. Pooling where sizes differ is ours.
 
     Args:
         taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
         temperature: ``T``, above 0.
+        between: ``features``, or ``logits``, which takes no ``taps``.
 
     Raises:
-        ValueError: ``temperature`` is not a finite number above 0.
+        ValueError: an option is out of bounds; at ``connect``: the models' logits differ in shape, or have no places.
     """
 
     only_last = True
 
-    def __init__(self, taps: TapChoice = "auto", temperature: float = 4.0) -> None:
+    def __init__(self, taps: TapChoice = "auto", temperature: float = 4.0, between: Between = "features") -> None:
         super().__init__(taps)
         self.temperature = finite("temperature", temperature, above=0)
+        if between not in get_args(Between):
+            raise ValueError(f"between must be one of {', '.join(get_args(Between))}, found {between!r}")
+        if between == "logits" and taps != "auto":
+            raise ValueError(f"taps name features, but between is logits, which are no tap; found {taps!r}")
+        self.between = between
+
+    def choose_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
+        """Pair the deepest features, or as the options say."""
+        if self.between == "features":
+            return super().choose_pairs(student, teacher)
+        pairs = pair_answers("CWD", student, teacher)
+        if len(student.output_shape) == 1:
+            raise ValueError(
+                "CWD between logits needs an answer at each of many places, but these models give logits "
+                f"{list(student.output_shape)} a sample; compare features"
+            )
+        return pairs
 
     def make_adapter(self, in_channels: int, out_channels: int) -> nn.Module:
         return Adapter(in_channels, out_channels)

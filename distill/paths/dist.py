@@ -18,7 +18,8 @@ EPSILON = 1e-8
 class DIST(BatchDependent, SoftenedPath):
     """Matches how classes relate within a sample and how samples relate within a class, by Pearson's correlation.
 
-    With ``p = softmax(t / T)`` and ``q = softmax(s / T)``, ``[batch, class]``::
+    With ``p = softmax(t / T)`` and ``q = softmax(s / T)``, ``[sample, class]``, where each pixel of a dense answer is a
+    sample::
 
         between classes = mean over samples of (1 - correlation over classes of p and q)
         between samples = mean over classes of (1 - correlation over samples of p and q)
@@ -36,7 +37,7 @@ class DIST(BatchDependent, SoftenedPath):
         temperature: ``T``, above 0.
         beta: weight of the relations between classes, at least 0.
         gamma: weight of the relations between samples, at least 0.
-        standardize: whether to standardise each sample's logits first (Sun et al. 2024, arXiv:2403.01427).
+        standardize: whether to standardise each answer's logits first (Sun et al. 2024, arXiv:2403.01427).
         gather: whether to compare the samples of all workers.
 
     Raises:

@@ -26,7 +26,8 @@ class MultiLevelLogits(BatchDependent, LogitPath):
         loss = sum over temperatures of (sample + batch + class)
 
     The second and third term depend on the batch: each worker looks at its own share, or with ``gather`` at the whole
-    batch. The target is ``t``.
+    batch. The target is ``t``. Models with answers at many places are refused: the likeness of all pixels of a batch
+    would be a matrix of billions.
 
     The class term grows with ``(B / C)^2``: where a student answers 10 classes by chance in batches of 64, the loss is
     some 60 to 100, and at the usual learning rates it may never find out. With few classes lower the weight.
@@ -47,6 +48,8 @@ class MultiLevelLogits(BatchDependent, LogitPath):
     Raises:
         ValueError: no temperature, or one is not a finite number above 0.
     """
+
+    takes_places = False
 
     def __init__(
         self,

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill import distributed
 from distill.batch import Batch
 from distill.taps import OUTPUT, Probe
 from distill.tasks.base import Metrics, Task
+
+TOP = 5
+"""With no more classes than this, top-5 accuracy says nothing."""
 
 
 class Classification(Task):
@@ -28,6 +31,7 @@ class Classification(Task):
 
     metric = "accuracy"
     metrics_known = ("accuracy", "top5", "agreement", "calibration_error", "loss")
+    smaller_is_better = frozenset({"calibration_error", "loss"})
 
     def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:
         if not 0.0 <= label_smoothing < 1.0:
@@ -56,6 +60,10 @@ class Classification(Task):
         """Return the likeliest class of each image, ``[batch]``, int64."""
         return outputs[OUTPUT].argmax(1)
 
+    def exported(self, model: nn.Module) -> nn.Module:
+        """Return the model itself: in evaluation mode it returns its logits."""
+        return model
+
     def metrics(self, classes: Sequence[str], device: torch.device) -> ClassificationMetrics:
         return ClassificationMetrics(len(classes), device)
 
@@ -63,6 +71,11 @@ class Classification(Task):
         if found.output_shape == (num_classes,):
             return ""
         return f"gives {list(found.output_shape)} logits an image, but the data have {num_classes} classes"
+
+    def unranked(self, metric: str, num_classes: int) -> str:
+        if metric != "top5" or num_classes > TOP:
+            return ""
+        return f"with {num_classes} classes, of which five hit nearly always"
 
 
 class ClassificationMetrics(Metrics):
@@ -77,7 +90,9 @@ class ClassificationMetrics(Metrics):
         from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
         self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
-        self._top5 = MulticlassAccuracy(num_classes, average="micro", top_k=5).to(device) if num_classes > 5 else None
+        self._top5 = (
+            MulticlassAccuracy(num_classes, average="micro", top_k=TOP).to(device) if num_classes > TOP else None
+        )
         self._agreement = MulticlassAccuracy(num_classes, average="micro").to(device)
         self._calibration = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1").to(device)
         self._loss = MeanMetric().to(device)

@@ -1,4 +1,4 @@
-"""Draws all arms at once: the map of differences and accuracy against cost."""
+"""Draws all arms at once: the map of differences and the metric against cost."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def cost(comparison: Comparison) -> Figure | None:
         axes.set_ylim(low - room, high + room)
         beyond = f"; {hidden} arms lie outside the picture" if hidden else ""
         axes.set_xlabel(f"minutes of a run{beyond}")
-        axes.set_ylabel("TEST " + comparison.metric.name if comparison.metric.is_test else comparison.metric.label)
+        axes.set_ylabel("TEST " + comparison.metric.words if comparison.metric.is_test else comparison.metric.label)
         axes.set_title("What the time buys", loc="left", fontweight="bold", fontsize=POINTS + 1)
         axes.margins(x=0.06)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=POINTS - 1)

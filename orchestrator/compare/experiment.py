@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.ranking import Ranking
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -46,7 +48,7 @@ class Experiment:
         planned = data.get("planned")
         return cls(
             name=str(data["name"]),
-            metric=str(data.get("metric") or "val/accuracy"),
+            metric=Ranking.of(data).metric,
             mode=mode,
             protocol=protocol,
             planned=planned if isinstance(planned, int) else None,

@@ -8,9 +8,7 @@ from difflib import get_close_matches
 
 from orchestrator.compare.experiment import Experiment
 from orchestrator.compare.run_record import RunRecord
-
-# Measured in percent, so that their differences are points.
-PERCENTAGES = frozenset({"accuracy", "top5", "agreement"})
+from orchestrator.metric_names import in_words, is_of_one_class, is_share
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class Metric:
         metric = cls(name=name, split=split, higher_is_better=experiment.mode == "max")
         finished = [record for record in records if record.status == "finished"]
         if finished and all(metric.of_run(record) is None for record in finished):
-            known = sorted({key for record in finished for key in (record.result.get(split) or {})})
+            names = {name for record in finished for name in (record.result.get(split) or {})}
+            known = sorted(name for name in names if not is_of_one_class(name))
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
@@ -60,17 +59,22 @@ class Metric:
     @property
     def decimals(self) -> int:
         """Digits that a table shows after the point."""
-        return 2 if self.name in PERCENTAGES else 4
+        return 2 if is_share(self.name) else 4
 
     @property
     def unit(self) -> str:
         """Unit of a difference, in words."""
-        return "points" if self.name in PERCENTAGES else f"of {self.name.replace('_', ' ')}"
+        return "points" if is_share(self.name) else f"of {self.words}"
+
+    @property
+    def words(self) -> str:
+        """The metric's name in words, such as ``mIoU``."""
+        return in_words(self.name)
 
     @property
     def label(self) -> str:
         """The metric in words, such as ``validation accuracy``."""
-        return f"{self.split} {self.name.replace('_', ' ')}"
+        return f"{self.split} {self.words}"
 
     @property
     def is_test(self) -> bool:

@@ -171,7 +171,7 @@ def _axis_label(comparison: Comparison) -> str:
         if comparison.noise is not None
         else "mean, no interval"
     )
-    where = f"TEST {metric.name}, protocol paper" if metric.is_test else metric.label
+    where = f"TEST {metric.words}, protocol paper" if metric.is_test else metric.label
     return f"{metric.unit}, {where}\n{what}" if metric.unit == "points" else f"{where}\n{what}"
 
 

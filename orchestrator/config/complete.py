@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from distill.build import blueprint
+from distill.build import blueprint, build
 from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, Slot
+from distill.tasks import Task
 from orchestrator.config.experiment import Experiment
-from orchestrator.config.sections import ModelSection, TeacherSection, TrainOptions
+from orchestrator.config.sections import ModelSection, RunOptions, TeacherSection, TrainOptions
 from orchestrator.config.stopping_slot import STOPPING_RULE
 
 
@@ -38,6 +39,7 @@ def complete(experiment: Experiment) -> Experiment:
         train = training(TrainOptions(**teacher.train))
         return replace(model(teacher), train=vars(train))
 
+    task: Task = build(experiment.task, TASK, modules=experiment.modules)
     stops = experiment.run.scheduler
     rule = None if stops is None else completed(stops, STOPPING_RULE, ())
     return replace(
@@ -49,8 +51,15 @@ def complete(experiment: Experiment) -> Experiment:
         paths={name: filled(spec, PATH) for name, spec in experiment.paths.items()},
         aggregator=filled(experiment.aggregator, AGGREGATOR),
         train=training(experiment.train),
-        run=replace(experiment.run, scheduler=rule),
+        run=_ranked(replace(experiment.run, scheduler=rule), task),
     )
+
+
+def _ranked(run: RunOptions, task: Task) -> RunOptions:
+    """Write out what the task ranks runs by, and which end of it is the better one."""
+    metric = run.metric or f"val/{task.metric}"
+    is_better_small = metric.removeprefix("val/") in task.smaller_is_better
+    return replace(run, metric=metric, mode=run.mode or ("min" if is_better_small else "max"))
 
 
 def completed(spec: Mapping[str, Any], slot: Slot, modules: tuple[str, ...]) -> dict[str, Any]:

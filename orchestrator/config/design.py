@@ -131,7 +131,7 @@ class Design:
         if not self.is_sampled or run.num_arms is None:
             return GridProposer(self.arms())
         if run.searcher == "optuna":
-            return OptunaProposer(self, num_arms=run.num_arms, seed=self.experiment.seed, mode=run.mode)
+            return OptunaProposer(self, num_arms=run.num_arms, seed=self.experiment.seed, mode=run.ranking.mode)
         return RandomProposer(self, num_arms=run.num_arms, seed=self.experiment.seed)
 
     @property

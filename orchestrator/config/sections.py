@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from distill.annotations import Rule
 from distill.diagnosis import Diagnosis
+from orchestrator.ranking import Ranking
 
 if TYPE_CHECKING:
     from orchestrator.schedulers.stopping_rule import StoppingRule
@@ -122,8 +123,8 @@ class RunOptions:
     """Where and how runs are executed.
 
     Attributes:
-        metric: what ranks runs, of the validation split.
-        mode: whether more of it is better.
+        metric: what ranks runs, ``val/NAME`` of the task's metrics; ``None``: the one that the task ranks by.
+        mode: whether more of it is better; ``None``: as the task says.
         workers: workers a run.
         cpus_per_worker: CPU cores that a worker uses.
         gpus_per_worker: GPUs, or a share of one, that a worker uses; ``auto``: the share that one run was seen to need,
@@ -138,8 +139,8 @@ class RunOptions:
         store_gib: GiB that stored targets may take; those used least recently make room.
     """
 
-    metric: Literal["val/accuracy", "val/top5", "val/agreement", "val/calibration_error", "val/loss"] = "val/accuracy"
-    mode: Literal["max", "min"] = "max"
+    metric: str | None = None
+    mode: Literal["max", "min"] | None = None
     workers: Count = 1
     cpus_per_worker: Count = 1
     gpus_per_worker: Annotated[float, at_least(0)] | Literal["auto"] = 0.0
@@ -151,6 +152,13 @@ class RunOptions:
     tracking_uri: str | None = None
     max_failures: Annotated[int, at_least(0)] = 0
     store_gib: Annotated[float, at_least(0)] = 20.0
+
+    @property
+    def ranking(self) -> Ranking:
+        """The metric that ranks, and its better end; of a resolved file, which says both."""
+        assert self.metric is not None
+        assert self.mode is not None
+        return Ranking(self.metric, self.mode)
 
     @property
     def stopping_rule(self) -> StoppingRule | None:

@@ -15,12 +15,12 @@ from distill.build import blueprint, build, check
 from distill.data.base import Dataset
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, Slot
-from orchestrator.assemble import draw_model, model_sizes
+from distill.tasks import Task
+from orchestrator.assemble import draw_model, model_options
 from orchestrator.config.experiment import Experiment, canonical_json
+from orchestrator.config.matching import VALIDATION, ranking_problems, unlike_annotations
 from orchestrator.config.sections import TrainOptions
 from orchestrator.config.stopping_slot import STOPPING_RULE
-
-FEW_CLASSES = 5
 
 
 class SpecChecker:
@@ -50,7 +50,9 @@ class SpecChecker:
             judge(f"paths.{name}", spec, PATH, {})
         if experiment.run.scheduler is not None:
             judge("run.scheduler", experiment.run.scheduler, STOPPING_RULE, {})
+        task = None if any(problem.key.startswith("task") for problem in problems) else _task(experiment)
         dataset = self._dataset(experiment, is_right=not any(problem.key.startswith("data") for problem in problems))
+        problems += unlike_annotations(experiment.task, experiment.data, dataset, modules)
         problems += self._model("student.model", experiment.student.model, dataset, modules)
         if experiment.teacher is not None:
             problems += self._model("teacher.model", experiment.teacher.model, dataset, modules)
@@ -59,7 +61,11 @@ class SpecChecker:
             own = experiment.document.get("teacher.train") or {}
             training = self._training("teacher.train", TrainOptions(**(experiment.teacher.train or {})), modules)
             problems += [problem for problem in training if problem.key.split(".")[2] in own]
-        return problems + ([] if dataset is None else _ranking(experiment, dataset))
+        problems += [] if task is None else ranking_problems(experiment.run, task)
+        if dataset is not None:
+            problems += _guided(experiment, dataset)
+            problems += [] if task is None else _unranked(experiment, task, dataset)
+        return problems
 
     def _once(self, slot: Slot, spec: Any, judge: Callable[[], list[Problem]]) -> list[Problem]:
         key = f"{slot.name} {canonical_json(spec)}"
@@ -84,14 +90,14 @@ class SpecChecker:
                 return problems
             try:
                 with torch.device("meta"):
-                    draw_model(spec, dataset, modules=modules).make(**model_sizes(dataset))
+                    draw_model(spec, dataset, modules=modules).make(**model_options(dataset))
             except RejectedError as error:
                 return [error.problem]
             except ValueError as error:
                 return [Problem("use", str(error))]
             return []
 
-        sizes = {} if dataset is None else model_sizes(dataset)
+        sizes = {} if dataset is None else model_options(dataset)
         return [problem.under(key) for problem in self._once(MODEL, {"spec": spec, "sizes": sizes}, judge)]
 
     def _training(self, key: str, train: TrainOptions, modules: tuple[str, ...]) -> list[Problem]:
@@ -151,12 +157,21 @@ def _needs_more(spec: Mapping[str, Any], slot: Slot, modules: tuple[str, ...]) -
     return [Problem("use", f"{spec['use']} wants {wanted[0]} at each step, which this training does not give")]
 
 
-def _ranking(experiment: Experiment, dataset: Dataset) -> list[Problem]:
-    """Check that what ranks and stops runs exists."""
+def _task(experiment: Experiment) -> Task:
+    task: Task = build(experiment.task, TASK, modules=experiment.modules)
+    return task
+
+
+def _unranked(experiment: Experiment, task: Task, dataset: Dataset) -> list[Problem]:
+    """Refuse a metric that says nothing about such data."""
+    metric = experiment.run.metric or ""
+    reason = task.unranked(metric.removeprefix(VALIDATION), dataset.num_classes)
+    return [Problem("run.metric", f"must not be {metric} {reason}")] if reason else []
+
+
+def _guided(experiment: Experiment, dataset: Dataset) -> list[Problem]:
+    """Check that what stops runs and guides a search exists."""
     problems = []
-    if experiment.run.metric == "val/top5" and dataset.num_classes <= FEW_CLASSES:
-        message = f"must not be val/top5 with {dataset.num_classes} classes, of which five hit nearly always"
-        problems.append(Problem("run.metric", message))
     if dataset.split.protocol == "paper":
         message = "protocol 'paper' has no validation split, and"
         if experiment.run.scheduler is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.ranking import Ranking
 from orchestrator.shared_view import arranged_views, experiment_note
 from orchestrator.tracking.keyed_run import KeyedRun
 from orchestrator.tracking.planned_run import PlannedRun
@@ -33,14 +34,15 @@ class SweepLog:
 
     Args:
         tracker: where to.
-        experiment: what ``experiment.json`` holds: name, config, config_hash, protocol, git, versions, fingerprints,
-            paths, and the labels of teacher, student and data.
+        experiment: what ``experiment.json`` holds: name, config, config_hash, metric, mode, protocol, git, versions,
+            fingerprints, paths, and the labels of teacher, student and data.
         source: name of the experiment file, for MLflow's column Source.
     """
 
     def __init__(self, tracker: Tracker, experiment: Mapping[str, Any], *, source: str) -> None:
         self._tracker = tracker
         self._experiment = experiment
+        self._ranking = Ranking.of(experiment)
         self._source = source
         self._parent: str | None = None
         self._ended: defaultdict[int, list[_Ended]] = defaultdict(list)  # by seed, and so are the students alone
@@ -82,7 +84,7 @@ class SweepLog:
 
     def end_teacher(self, key: str, result: Mapping[str, Any]) -> None:
         """Close the teacher's run."""
-        self._tracker.results(key, result_metrics(result))
+        self._tracker.results(key, result_metrics(result, self._ranking.name))
         self._name_inputs(key, result)
         self._tracker.end_run(key, _STATUS[result["status"]])
 
@@ -104,7 +106,7 @@ class SweepLog:
             trajectory: its Parquet file of losses and weights.
             picture: a drawing of it.
         """
-        self._tracker.results(run.key, result_metrics(result))
+        self._tracker.results(run.key, result_metrics(result, self._ranking.name))
         self._name_inputs(run.key, result)
         if result.get("reason"):
             self._tracker.tags(run.key, {"reason": str(result["reason"])})
@@ -128,7 +130,7 @@ class SweepLog:
             alone = self._alone_of(other.run)
             # A run of an earlier session is unknown here when somebody has removed that session's spool.
             if alone is not None and self._tracker.knows(other.run.key):
-                self._tracker.results(other.run.key, gain_metrics(other.result, alone.result))
+                self._tracker.results(other.run.key, gain_metrics(other.result, alone.result, self._ranking))
 
     def answer(
         self,
@@ -163,7 +165,7 @@ class SweepLog:
 
     def best_student(self, run: KeyedRun, directory: Path, result: Mapping[str, Any]) -> None:
         """Store the best student's model folder (see ``save_student_model``) with what it reached."""
-        self._tracker.model(run.key, directory, metrics=result_metrics(result))
+        self._tracker.model(run.key, directory, metrics=result_metrics(result, self._ranking.name))
 
     def end(self, status: Status) -> None:
         """Close the sweep's own run."""
@@ -184,7 +186,8 @@ class SweepLog:
         self._charted |= set(names)
         self._pictured |= dict.fromkeys(pictures)
         if len(self._charted) + len(self._pictured) > before:
-            self._tracker.experiment_tags(arranged_views(sorted(self._charted), picture_keys=list(self._pictured)))
+            views = arranged_views(sorted(self._charted), metric=self._ranking.name, picture_keys=list(self._pictured))
+            self._tracker.experiment_tags(views)
 
     def _name_inputs(self, key: str, result: Mapping[str, Any]) -> None:
         """Say which data and which teacher a run had; known for sure only when it ended."""

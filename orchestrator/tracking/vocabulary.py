@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.ranking import Ranking
 from orchestrator.tracking.planned_run import PlannedRun
 
 # Keys of an epoch's report that say when, not what.
 _CLOCK = ("epoch", "step", "seconds")
+_MAX_LENGTH = 240  # MLflow takes 250 characters
 
 
 def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
@@ -48,18 +51,41 @@ def run_params(run: PlannedRun, *, path_names: Iterable[str], labels: Mapping[st
 
 
 def epoch_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return what an epoch's report measured, without its clock."""
-    return {
-        name: float(value)
-        for name, value in report.items()
-        if name not in _CLOCK and isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    """Return what an epoch's report measured, without its clock, under names that MLflow takes."""
+    metrics: dict[str, float] = {}
+    for name, value in report.items():
+        if name not in _CLOCK and isinstance(value, int | float) and not isinstance(value, bool):
+            metrics[_distinct(legal_name(name), metrics)] = float(value)
+    return metrics
 
 
-def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the ``result/*`` metrics of a run's result, accuracies in percent and unrounded.
+def legal_name(name: str) -> str:
+    """Return a metric's name as MLflow takes it.
 
-    Under the paper's protocol there is no validation split: accuracy is then the test accuracy.
+    Names of classes come from the data. MLflow refuses all but letters, digits, ``_-.: /``, and whatever a path would
+    close up, such as an empty part.
+    """
+    parts = [re.sub(r"[^\w\-.: ]", "_", part).strip(" ") for part in name.split("/")]
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)[:_MAX_LENGTH]
+
+
+def _distinct(name: str, taken: Mapping[str, float]) -> str:
+    """Return the name, numbered where another class already has it."""
+    number, distinct = 1, name
+    while distinct in taken:
+        number += 1
+        distinct = f"{name} {number}"
+    return distinct
+
+
+def result_metrics(result: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """Return the ``result/*`` metrics of a run's result, shares in percent and unrounded.
+
+    Under the paper's protocol there is no validation split: ``result/<metric>`` is then that of the test split.
+
+    Args:
+        result: as the run left it.
+        metric: name of the metric that ranks, without its split.
     """
     validation = result.get("validation") or result.get("test") or {}
     test = result.get("test") or {}
@@ -68,23 +94,25 @@ def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     parameters = result.get("student_parameters")
     minutes = result.get("minutes")
     found = {
-        "result/accuracy": validation.get("accuracy"),
-        "result/test_accuracy": test.get("accuracy"),
+        f"result/{metric}": validation.get(metric),
+        f"result/test_{metric}": test.get(metric),
         "result/agreement": validation.get("agreement"),
         "result/calibration_error": validation.get("calibration_error"),
-        "result/teacher_accuracy": teacher_split.get("accuracy"),
+        f"result/teacher_{metric}": teacher_split.get(metric),
         "result/minutes": None if minutes is None else round(minutes, 2),
         "result/parameters_m": None if parameters is None else parameters / 1e6,
     }
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def gain_metrics(result: Mapping[str, Any], alone: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a run gained over the student alone of the same seed, in points of accuracy."""
-    ours, theirs = result_metrics(result), result_metrics(alone)
+def gain_metrics(result: Mapping[str, Any], alone: Mapping[str, Any], ranking: Ranking) -> dict[str, float]:
+    """Return what a run gained over the student alone of the same seed, positive where it is better."""
+    metric = ranking.name
+    ours, theirs = result_metrics(result, metric), result_metrics(alone, metric)
     return {
-        gain: round(ours[name] - theirs[name], 9)  # less the rounding of the subtraction, which columns would show
-        for gain, name in (("result/gain", "result/accuracy"), ("result/test_gain", "result/test_accuracy"))
+        # Less the rounding of the subtraction, which columns would show.
+        gain: round(ranking.sign * (ours[name] - theirs[name]), 9)
+        for gain, name in (("result/gain", f"result/{metric}"), ("result/test_gain", f"result/test_{metric}"))
         if name in ours and name in theirs
     }
 

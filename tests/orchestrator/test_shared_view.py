@@ -21,7 +21,7 @@ def test_tag_round_trips_through_a_store(tmp_path):
     copy_empty_store(tmp_path / "mlflow.db")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment_id = client.create_experiment("digits")
-    views = arranged_views(PATHS)
+    views = arranged_views(PATHS, metric="accuracy")
     for name, value in views.items():
         client.set_experiment_tag(experiment_id, name, value)
     tags = client.get_experiment(experiment_id).tags
@@ -42,7 +42,7 @@ def test_the_installed_ui_still_reads_the_tag():
 
 
 def test_every_path_has_its_charts_and_every_chart_a_section():
-    views = arranged_views(PATHS)
+    views = arranged_views(PATHS, metric="accuracy")
     for value in views.values():
         state = unpack(value)
         sections = {section["uuid"] for section in state["compareRunSections"]}
@@ -54,18 +54,18 @@ def test_every_path_has_its_charts_and_every_chart_a_section():
 
 
 def test_pictures_come_first_and_only_where_they_are_shown():
-    views = arranged_views(PATHS, picture_keys=["compare/path_effect", "compare/aggregators"])
+    views = arranged_views(PATHS, picture_keys=["compare/path_effect", "compare/aggregators"], metric="accuracy")
     assert _charts(views[TAG_PREFIX + "distillery"])[:3] == [
         "compare/path_effect",
         "compare/aggregators",
         "result/gain",
     ]
     assert _charts(views[TAG_PREFIX + "distillery-arms"])[0] == "result/gain"
-    assert _charts(arranged_views(PATHS)[TAG_PREFIX + "distillery"])[0] == "result/gain"
+    assert _charts(arranged_views(PATHS, metric="accuracy")[TAG_PREFIX + "distillery"])[0] == "result/gain"
 
 
 def test_arms_are_averaged_over_seeds():
-    views = arranged_views(PATHS)
+    views = arranged_views(PATHS, metric="accuracy")
     assert unpack(views[TAG_PREFIX + "distillery"])["groupBy"] is None
     grouped = unpack(views[TAG_PREFIX + "distillery-arms"])
     assert grouped["groupBy"] == {
@@ -75,13 +75,16 @@ def test_arms_are_averaged_over_seeds():
 
 
 def test_a_sweep_of_many_layers_fits_the_tag():
-    views = arranged_views([f"attention.layer{number}.conv{number}" for number in range(100)])
+    views = arranged_views([f"attention.layer{number}.conv{number}" for number in range(100)], metric="accuracy")
     assert max(map(len, views.values())) < 20_000
 
 
 def test_view_without_room_is_an_error():
     with pytest.raises(ValueError, match="must fit a tag of 20000 characters"):
-        arranged_views([hashlib.sha256(bytes([number // 256, number % 256])).hexdigest() for number in range(600)])
+        arranged_views(
+            [hashlib.sha256(bytes([number // 256, number % 256])).hexdigest() for number in range(600)],
+            metric="accuracy",
+        )
 
 
 def test_link_opens_the_runs_and_not_the_empty_first_page():

@@ -30,7 +30,7 @@ def storage(tmp_path_factory):
     directory = spool_directory(storage, "my digits")
     with Tracker(directory, target=Target.beside(storage, "my digits"), mirror=False) as tracker:
         tracker.start_run("a1", "run")
-        tracker.experiment_tags(arranged_views(["attention"]))
+        tracker.experiment_tags(arranged_views(["attention"], metric="accuracy"))
         tracker.experiment_tags({"mlflow.note.content": experiment_note("Helps: attention.", "")})
         tracker.end_run("a1", "FINISHED")
     Mirror(directory).send()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
 from distill.late import v2
-from distill.objects import Labels
+from distill.objects import Labelled, Labels
 
 
 class Annotation(ABC):
     """What is known of one image, place by place. Geometric transforms know these operations and nothing else."""
+
+    labelled: ClassVar[Labelled]
+    """What has a class of its own."""
+    plural: ClassVar[str]
+    """What messages call such annotations."""
 
     @abstractmethod
     def mirrored(self) -> Self:
@@ -34,6 +39,10 @@ class Annotation(ABC):
     @abstractmethod
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Self:
         """Return what torchvision's transforms made of :meth:`to_tv`, for an image that now has this size."""
+
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that is known, in a fixed order, such as a digest takes it."""
 
     @classmethod
     @abstractmethod

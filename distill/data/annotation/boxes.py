@@ -29,6 +29,9 @@ class Boxes(Annotation):
         width: of the image.
     """
 
+    labelled = "objects"
+    plural = "boxes"
+
     def __init__(self, boxes: Tensor, labels: Tensor, ignored: Tensor, height: int, width: int) -> None:
         self.boxes = boxes
         self.labels = labels
@@ -60,6 +63,9 @@ class Boxes(Annotation):
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Boxes:
         labels, ignored = values["labels"].unbind(dim=1)
         return self._inside(values["boxes"].as_subclass(Tensor), labels, ignored.bool(), height, width)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.boxes, self.labels, self.ignored
 
     @classmethod
     def blank(cls, height: int, width: int) -> Boxes:

@@ -26,6 +26,9 @@ class Mask(Annotation):
         values: ``[height, width]``, uint8; ``IGNORE`` where the class is not known.
     """
 
+    labelled = "pixels"
+    plural = "masks"
+
     def __init__(self, values: Tensor) -> None:
         self.values = values
 
@@ -53,6 +56,9 @@ class Mask(Annotation):
 
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Mask:
         return Mask(values["mask"].as_subclass(Tensor) - 1)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.values,)
 
     @classmethod
     def blank(cls, height: int, width: int) -> Mask:

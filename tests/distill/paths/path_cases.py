@@ -12,27 +12,30 @@ from typing import Any
 
 import pytest
 import torch
+from detection_cases import CANVAS, HEAD_PATHS, detector_probe, detector_taps, num_locations, objects_of
 from torch import Tensor, nn
 
 from distill import paths
 from distill.adapter import Adapter
 from distill.batch import Batch, Samples
+from distill.objects import Labelled
 from distill.paths import Path
-from distill.taps import OUTPUT, Probe, Tap
+from distill.taps import OUTPUT, Head, Probe, Tap
+from distill.taps.tap import Layout
 
 Shapes = Sequence[tuple[int, int, int]]
 
 SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 """The training set of the paths that need to know it."""
 
-EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}}
+EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}, "RegionLogits": {"number": 7}}
 """Constructor arguments of the paths that have required ones, or whose student learns nothing at first."""
 
 FEWEST_STAGES = {"FSP": 2}
 """Stages without which a path refuses to connect, where one is not enough."""
 
 
-WAITING = {"FT": "paraphrasers."}
+WAITING = {"FT": "paraphrasers.", "KTA": "paraphrasers."}
 """Where the names of those parameters begin that wait for another phase of the training, without a gradient."""
 
 
@@ -49,7 +52,7 @@ class Case:
 
     def losses(self) -> dict[str, Tensor]:
         with same_numbers():
-            return self.path(self.student, self.target(), batch_of(len(self.student[OUTPUT])))
+            return self.path(self.student, self.target(), batch_of(len(self.student[OUTPUT]), self.path))
 
     def loss(self) -> Tensor:
         return torch.stack(list(self.losses().values())).sum()
@@ -80,32 +83,52 @@ def same_numbers() -> Iterator[None]:
         yield
 
 
-def batch_of(size: int) -> Batch:
+def batch_of(size: int, path: Path | None = None) -> Batch:
+    """Return a batch of class 0, or, for a path that needs objects, of images with the same objects each."""
+    if path is not None and path.needs_labels == ("objects",):
+        return Batch(torch.zeros(size, 1, *CANVAS), objects_of(size), torch.arange(size))
     return Batch(torch.zeros(size, 1, 1, 1), torch.zeros(size, dtype=torch.int64), torch.arange(size))
 
 
-def make_probe(prefix: str, shapes: Shapes, *, num_classes: int = 4, classifier: nn.Linear | None = None) -> Probe:
-    """Return what `probe` would say of a model with stages `<prefix>0`, `<prefix>1`, ... of these shapes."""
+def make_probe(
+    prefix: str,
+    shapes: Shapes,
+    *,
+    num_classes: int = 4,
+    classifier: nn.Linear | nn.Conv2d | None = None,
+    places: tuple[int, ...] = (),
+    independent: bool = False,
+    labelled: Labelled = "images",
+) -> Probe:
+    """Return what `probe` would say of a model with stages `<prefix>0`, `<prefix>1`, ... of these shapes.
+
+    Its answers are at `places` such as `(height, width)`; each class may have a probability of its own.
+    """
     stages = tuple(
         Tap(f"{prefix}{index}", channels, height, width, stride=2.0**index, layout="nchw")
         for index, (channels, height, width) in enumerate(shapes)
     )
-    output = Tap(OUTPUT, num_classes, 1, 1, stride=2.0 ** len(shapes), layout="vector")
+    height, width = (*places, 1, 1)[:2]
+    layout: Layout = "output" if places else "vector"
+    output = Tap(OUTPUT, num_classes, height, width, stride=2.0 ** len(shapes), layout=layout)
     return Probe(
         taps={tap.name: tap for tap in (*stages, output)},
         stages=stages,
         last=stages[-1],
-        output_shape=(num_classes,),
+        output_shape=(num_classes, *places),
         classifier=classifier,
+        labelled=labelled,
+        head=Head(independent=independent),
     )
 
 
 def connect(path: Path, student: Shapes, teacher: Shapes, classifier: nn.Linear | None = None) -> Path:
     """Connect a path; the classes are those of the teacher's classifier, or 4."""
     num_classes = 4 if classifier is None else classifier.out_features
+    labelled = (*path.needs_labels, "images")[0]
     path.connect(
-        make_probe("s", student, num_classes=num_classes),
-        make_probe("t", teacher, num_classes=num_classes, classifier=classifier),
+        make_probe("s", student, num_classes=num_classes, labelled=labelled),
+        make_probe("t", teacher, num_classes=num_classes, classifier=classifier, labelled=labelled),
     )
     return path
 
@@ -115,6 +138,24 @@ def loss_of(path: Path, student: list[list[float]], teacher: list[list[float]]) 
     one, other = (torch.tensor(rows, dtype=torch.float64) for rows in (student, teacher))
     connect(path, [(1, 1, 1)], [(1, 1, 1)], nn.Linear(1, one.shape[1]))
     return path({OUTPUT: one}, path.target({OUTPUT: other}), batch_of(len(one)))["logits"]
+
+
+def join(path: Path, shape: tuple[int, ...], *, independent: bool = False) -> Path:
+    """Connect a path to two models with answers `[class, ...]` of this shape."""
+    sides = [
+        make_probe(side, [(1, 1, 1)], num_classes=shape[0], places=shape[1:], independent=independent) for side in "st"
+    ]
+    path.connect(*sides)
+    return path
+
+
+def dense_loss_of(path: Path, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Return the loss of a connected path between logits; without labels all answers are of class 0."""
+    if labels is None:
+        labels = torch.zeros(len(student), *student.shape[2:], dtype=torch.int64)
+    batch = Batch(torch.zeros(len(student), 1, 1, 1), labels, torch.arange(len(student)))
+    loss: Tensor = path({OUTPUT: student}, path.target({OUTPUT: teacher}), batch)["logits"]
+    return loss
 
 
 def softmax(logits: Sequence[float]) -> list[float]:
@@ -158,23 +199,33 @@ def make_case(
     student, teacher = (side if len(side) >= fewest else (*side,) * fewest for side in (student, teacher))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        path = connect(example(name), student, teacher, nn.Linear(teacher[-1][0], 4))
+        path = example(name)
+        if name in HEAD_PATHS:
+            locations = num_locations(teacher)
+            path.connect(detector_probe(student, locations), detector_probe(teacher, locations, seed=1))
+        else:
+            connect(path, student, teacher, nn.Linear(teacher[-1][0], 4))
         if path.needs_samples:
             path.meet(SAMPLES)
         for parameter in path.parameters():  # BatchNorm starts as 1 and 0: would hide that they are used
             parameter.data += 0.3 * torch.randn_like(parameter)
-        taps = [
-            {
-                OUTPUT: 2 * torch.randn(batch_size, 4, dtype=torch.float64),
-                **{
-                    f"{prefix}{index}": torch.randn(batch_size, *shape, dtype=torch.float64)
-                    for index, shape in enumerate(shapes)
-                },
-            }
-            for prefix, shapes in (("s", student), ("t", teacher))
-        ]
+        if name in HEAD_PATHS:
+            taps = [detector_taps(shapes, locations, batch_size) for shapes in (student, teacher)]
+        else:
+            taps = [_plain_taps(prefix, shapes, batch_size) for prefix, shapes in (("s", student), ("t", teacher))]
     student_taps, teacher_taps = ({key: value.to(dtype) for key, value in side.items()} for side in taps)
     return Case(path.to(torch.promote_types(dtype, torch.float32)), student_taps, teacher_taps)
+
+
+def _plain_taps(prefix: str, shapes: Shapes, batch_size: int) -> dict[str, Tensor]:
+    """Return random logits and maps, float64."""
+    return {
+        OUTPUT: 2 * torch.randn(batch_size, 4, dtype=torch.float64),
+        **{
+            f"{prefix}{index}": torch.randn(batch_size, *shape, dtype=torch.float64)
+            for index, shape in enumerate(shapes)
+        },
+    }
 
 
 def still_case(name: str, **options: Any) -> Case:

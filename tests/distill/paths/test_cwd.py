@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from naive_maps import flat, naive_adapter, pooled_alike, samples
-from path_cases import batch_of, connect, identity_adapters, make_case, softmax
+from path_cases import batch_of, connect, dense_loss_of, identity_adapters, join, make_case, make_probe, softmax
 from torch import Tensor
 
 from distill.adapter import Adapter
@@ -82,8 +82,19 @@ def golden_deepest_features(cls: type[Path]) -> None:
     assert [pair.layer for pair in connect(cls(), [(1, 4, 4), (1, 2, 2)], [(1, 4, 4), (1, 2, 2)]).pairs] == ["s1"]
 
 
+def golden_maps_of_classes(cls: type[Path]) -> None:
+    # T = 4.  The first two classes of the first golden value's first sample, in a map and in a row: 8 log(4/3) and 0.
+    student = torch.tensor([[[[4 * math.log(3)], [0.0]], [[1.0], [2.0]]]])
+    teacher = torch.tensor([[[[7.0], [7.0]], [[-3.0], [-2.0]]]])
+    found = dense_loss_of(join(cls(between="logits"), (2, 2, 1)), student, teacher)
+    torch.testing.assert_close(found, torch.tensor(4 * math.log(4 / 3)))
+    found = dense_loss_of(join(cls(between="logits"), (2, 2)), student[..., 0], teacher[..., 0])
+    torch.testing.assert_close(found, torch.tensor(4 * math.log(4 / 3)))
+
+
 GOLDENS = {
     "CWD": (
+        golden_maps_of_classes,
         golden_two_positions,
         golden_direction_and_temperature,
         golden_positions_of_a_plane,
@@ -148,6 +159,25 @@ def test_temperature_out_of_bounds_is_refused(temperature: Any) -> None:
         CWD(temperature=temperature)
 
 
+@pytest.mark.parametrize("independent", [False, True])
+def test_between_logits_it_learns_nothing_and_asks_no_feature(independent: bool) -> None:
+    path = join(CWD(between="logits"), (4, 2, 3), independent=independent)
+    assert list(path.parameters()) == []
+    assert [(pair.student, pair.teacher, pair.layer) for pair in path.pairs] == [("", "", "logits")]
+
+
+def test_options_between_logits() -> None:
+    with pytest.raises(ValueError, match="between must be one of features, logits, found 'maps'"):
+        CWD(between="maps")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="taps name features, but between is logits"):
+        CWD(taps=[{"student": "s0", "teacher": "t0"}], between="logits")
+    with pytest.raises(ValueError, match=r"CWD between logits needs an answer at each of many places.*logits \[4\]"):
+        join(CWD(between="logits"), (4,))
+    sides = [make_probe(side, [(1, 1, 1)], places=places) for side, places in (("s", (2, 3)), ("t", (4, 6)))]
+    with pytest.raises(ValueError, match="CWD compares logits of equal shape"):
+        CWD(between="logits").connect(*sides)
+
+
 MUTANTS = {
     "CWD": [
         ("temperature: float = 4.0", "temperature: float = 1.0"),
@@ -163,8 +193,8 @@ MUTANTS = {
          "return F.softmax(maps.flatten(2).flatten(0, 1) / self.temperature, dim=1).log()"),
         ("only_last = True", "only_last = False"),
         ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d", "distill.paths.sizes"),
-        (".sum() / count", ".sum()", "distill.paths.softened"),
-        (".sum() / count", ".mean()", "distill.paths.softened"),
+        ("_parts(teacher, student).sum() / count", "_parts(teacher, student).sum()", "distill.paths.softened"),
+        ("_parts(teacher, student).sum() / count", "_parts(teacher, student).mean()", "distill.paths.softened"),
     ],
 }  # fmt: skip
 """Changes of the source that a golden value notices; see test_mutants."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import batch_of, connect, loss_of, softmax
+from path_cases import batch_of, connect, dense_loss_of, join, loss_of, softmax
 from torch import Tensor
 
 from distill.paths import DKD, Path
@@ -32,7 +32,18 @@ def golden_defaults(cls: type[Path]) -> None:
     assert found.item() == pytest.approx(16 * (target + 8 * others))
 
 
-GOLDENS = {"DKD": (golden_three_classes, golden_defaults)}
+def golden_one_known_pixel(cls: type[Path]) -> None:
+    # The first golden value's first sample as one of two pixels, whose labels are 0 and not known: the mean is over it.
+    two, three = math.log(2), math.log(3)
+    student = torch.tensor([[two, 0.0, 0.0], [9.0, 1.0, 5.0]]).T.reshape(1, 3, 2, 1)
+    teacher = torch.tensor([[0.0, two, 0.0], [1.0, 9.0, 5.0]]).T.reshape(1, 3, 2, 1)
+    path = join(cls(temperature=1.0, alpha=3.0, beta=5.0), (3, 2, 1))
+    found = dense_loss_of(path, student, teacher, torch.tensor([[[0], [255]]]))
+    assert found.item() == pytest.approx(3 * (0.75 * three - two) + 5 * (5 / 3 * two - three), rel=1e-5)
+    assert dense_loss_of(path, student, teacher, torch.full((1, 2, 1), 255)).item() == 0
+
+
+GOLDENS = {"DKD": (golden_three_classes, golden_defaults, golden_one_known_pixel)}
 
 
 def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:
@@ -93,7 +104,11 @@ MUTANTS = {
         ("divergence(binary_p, binary_q)", "divergence(binary_q, binary_p)"),
         ("divergence(other_p, other_q)", "divergence(other_q, other_p)"),
         ("self.temperature**2 *", "self.temperature *"),
-        ("parts.mean()", "parts.sum()"),
+        ("mean_of_known(parts, known)", "parts.mean()"),
+        ("values.mean()", "values.sum()", "distill.paths.known"),
+        ("(values * known).sum()", "values.sum()", "distill.paths.known"),
+        ("known.sum().clamp_min(1)", "known.numel()", "distill.paths.known"),
+        ("known.sum().clamp_min(1)", "known.sum()", "distill.paths.known"),
         ("F.log_softmax(without, dim=1).scatter", "F.log_softmax(logits, dim=1).scatter"),
         ("without.logsumexp(dim=1)", "logits.logsumexp(dim=1)"),
         ("temperature: float = 4.0", "temperature: float = 1.0"),

@@ -109,7 +109,7 @@ MUTANTS = {
     "PKT": [
         ("divergence(_log_neighbours(self.together(target)), log_q)", "divergence(log_q, _log_neighbours(target))"),
         (", log_q)", ", log_q) / len(student)"),
-        (".sum() / count", ".sum()", "distill.paths.softened"),
+        ("_parts(teacher, student).sum() / count", "_parts(teacher, student).sum()", "distill.paths.softened"),
         ("F.normalize(rows, dim=1, eps=EPSILON)", "rows"),
         ("F.normalize(rows, dim=1,", "F.normalize(rows, dim=0,"),
         ("F.normalize(rows, dim=1,", "F.normalize(rows, p=1, dim=1,"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import batch_of, connect
+from path_cases import batch_of, connect, dense_loss_of, join
 from torch import Tensor
 
 from distill.paths import Path, SoftTarget
@@ -56,8 +56,32 @@ def golden_standardized(cls: type[Path]) -> None:
     torch.testing.assert_close(found, torch.tensor([[-2.0, -1.0, 3.0]]) / math.sqrt(7))
 
 
+def golden_a_probability_each(cls: type[Path]) -> None:
+    # T = 2.  Student logits 2 ln 3 and 0: q = 3/4 and 1/2; teacher 0 and -2 ln 3: p = 1/2 and 1/4.
+    # First class 1/2 ln(2/3) + 1/2 ln 2 = 1/2 ln(4/3); second 1/4 ln(1/2) + 3/4 ln(3/2) = 3/4 ln 3 - ln 2.
+    # Sum over classes; a second place with equal answers gives 0, so the mean over places is half; times T^2 = 4.
+    student = torch.tensor([[[2 * math.log(3), 1.0], [0.0, -3.0]]])
+    teacher = torch.tensor([[[0.0, 1.0], [-2 * math.log(3), -3.0]]])
+    path = join(cls(temperature=2.0), (2, 2), independent=True)
+    wanted = 2 * (math.log(4 / 3) / 2 + 0.75 * math.log(3) - math.log(2))
+    assert dense_loss_of(path, student, teacher).item() == pytest.approx(wanted, rel=1e-5)
+    # d/ds of T^2 KL is T (q - p), over the two places: 2 (3/4 - 1/2) / 2 and 2 (1/2 - 1/4) / 2.
+    student.requires_grad_()
+    dense_loss_of(path, student, teacher).backward()
+    torch.testing.assert_close(student.grad, torch.tensor([[[0.25, 0.0], [0.25, 0.0]]]))
+    # Logits that the logarithm of a sigmoid in float32 would round to 0: p = 1 against q = 0 costs 1e4 / T, times T^2.
+    found = dense_loss_of(path, torch.full((1, 2, 1), -1e4), torch.tensor([[[1e4], [-1e4]]]))
+    assert found.item() == pytest.approx(2e4)
+
+
 GOLDENS = {
-    "SoftTarget": (golden_two_classes, golden_default_temperature, golden_rounding_below_zero, golden_standardized)
+    "SoftTarget": (
+        golden_two_classes,
+        golden_default_temperature,
+        golden_rounding_below_zero,
+        golden_standardized,
+        golden_a_probability_each,
+    )
 }
 
 
@@ -111,16 +135,23 @@ def test_temperature_must_be_positive(temperature: Any) -> None:
 MUTANTS = {
     "SoftTarget": [
         ("log_softmax(self.soften(student), dim=1)", "log_softmax(self.soften(student), dim=0)"),
-        ("self.soften(teacher)", "teacher"),
-        ("self.soften(student)", "student"),
-        ("self.temperature**2 *", "self.temperature *"),
-        ("self.temperature**2 *", "-(self.temperature**2) *"),
+        ("log_softmax(self.soften(teacher)", "log_softmax(teacher"),
+        ("log_softmax(self.soften(student)", "log_softmax(student"),
+        ("self.temperature**2 * mean_divergence", "self.temperature * mean_divergence"),
+        ("self.temperature**2 * mean_divergence", "-(self.temperature**2) * mean_divergence"),
         ("divergence(log_p, log_q)", "divergence(log_q, log_p)"),
+        ("self.temperature**2 * mean_binary", "self.temperature * mean_binary"),
+        ("(self.soften(teacher), self.soften(student))", "(self.soften(student), self.soften(teacher))"),
+        ("(self.soften(teacher), self.soften(student))", "(teacher, student)"),
+        ("if self.independent:", "if not self.independent:"),
+        ("relu((yes + no).sum()", "relu(yes.sum()", "distill.paths.softened"),
+        ("(yes + no).sum() / count", "(yes + no).mean()", "distill.paths.softened"),
+        ("F.logsigmoid(student)", "F.sigmoid(student).log()", "distill.paths.softened"),
         (") / self.temperature", ") * self.temperature", "distill.paths.softened"),
         ("temperature: float = 4.0", "temperature: float = 1.0", "distill.paths.softened"),
-        (".sum() / count", ".sum()", "distill.paths.softened"),
-        (".sum() / count", ".mean()", "distill.paths.softened"),
-        ("torch.relu(", "(", "distill.paths.softened"),
+        ("_parts(teacher, student).sum() / count", "_parts(teacher, student).sum()", "distill.paths.softened"),
+        ("_parts(teacher, student).sum() / count", "_parts(teacher, student).mean()", "distill.paths.softened"),
+        ("torch.relu(_parts", "(_parts", "distill.paths.softened"),
         ("(teacher - student)", "(teacher + student)", "distill.paths.softened"),
         ("logits - logits.mean", "logits + logits.mean", "distill.paths.softened"),
         ("logits.mean(dim=1", "logits.mean(dim=0", "distill.paths.softened"),

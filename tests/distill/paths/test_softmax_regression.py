@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from naive_maps import naive_adapter
@@ -7,7 +9,7 @@ from path_cases import batch_of, connect, identity_adapters, make_case, make_pro
 from torch import Tensor, nn
 
 from distill.paths import Path, SoftmaxRegression
-from distill.taps import OUTPUT
+from distill.taps import OUTPUT, Tap
 
 
 def classifier_of(weight: list[list[float]], bias: list[float] | None) -> nn.Linear:
@@ -16,6 +18,20 @@ def classifier_of(weight: list[list[float]], bias: list[float] | None) -> nn.Lin
     if bias is not None:
         classifier.bias.data = torch.tensor(bias)
     return classifier
+
+
+def convolution_of(weight: list[list[float]], bias: list[float]) -> nn.Conv2d:
+    convolution = nn.Conv2d(len(weight[0]), len(weight), kernel_size=1)
+    convolution.weight.data = torch.tensor(weight)[:, :, None, None]
+    convolution.bias.data = torch.tensor(bias)
+    return convolution
+
+
+def dense(path: Path, classifier: nn.Module | None, places: tuple[int, ...]) -> Path:
+    """Connect a path to a student with a map of two channels, and a teacher that answers at these places."""
+    teacher = make_probe("t", [(5, 1, 2)], num_classes=2, classifier=classifier, places=places)
+    path.connect(make_probe("s", [(2, 1, 2)], num_classes=2, places=places), teacher)
+    return path
 
 
 def golden_through_the_teachers_classifier(cls: type[Path]) -> None:
@@ -51,11 +67,26 @@ def golden_adapter_is_used(cls: type[Path]) -> None:
     torch.testing.assert_close(loss, torch.tensor(2.0))
 
 
+def golden_every_position(cls: type[Path]) -> None:
+    # Two positions, channels (1, 3) and (2, 2).  W = [[1, 2], [0, -1]], b = (1, 0): u is (6, 8) and (-2, -2) there.
+    # At four columns, bilinear, with corners not aligned: 3/4 and 1/4 of both in between: (6, 6.5, 7.5, 8) and -2.
+    # Teacher (6, 6.5, 7.5, 6) and (-2, -2, -2, 0): squares 4 and 4 of eight: mean 1.
+    student = torch.tensor([[[[1.0, 3.0]], [[2.0, 2.0]]]])
+    teacher = torch.tensor([[[[6.0, 6.5, 7.5, 6.0]], [[-2.0, -2.0, -2.0, 0.0]]]])
+    path = identity_adapters(dense(cls(), convolution_of([[1.0, 2.0], [0.0, -1.0]], [1.0, 0.0]), (1, 4)))
+    loss = path({"s0": student}, path.target({OUTPUT: teacher}), batch_of(1))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(1.0))
+    # At one column: the middle, 7 and -2.  Teacher (6, -1): squares 1 and 1.
+    loss = path({"s0": student}, path.target({OUTPUT: torch.tensor([[[[6.0]], [[-1.0]]]])}), batch_of(1))["s0"]
+    torch.testing.assert_close(loss, torch.tensor(1.0))
+
+
 GOLDENS = {
     "SoftmaxRegression": (
         golden_through_the_teachers_classifier,
         golden_classifier_without_bias,
         golden_adapter_is_used,
+        golden_every_position,
     )
 }
 
@@ -121,6 +152,39 @@ def test_reads_the_teachers_output_and_no_map() -> None:
     assert torch.equal(case.target()["s1"], case.teacher[OUTPUT])
 
 
+def test_gradient_flows_through_the_convolution_but_not_into_it() -> None:
+    classifier = convolution_of([[1.0, 2.0, 0.5], [0.0, -1.0, 2.0]], [1.0, 0.0])
+    path = dense(SoftmaxRegression(), classifier, (3, 5)).double()
+    student, teacher = torch.randn(2, 2, 2, 3).double().requires_grad_(), torch.randn(2, 2, 3, 5).double()
+    assert path.adapter.convolution.weight.shape == (3, 2, 1, 1)
+    path.eval()
+
+    def loss(features: Tensor) -> Tensor:
+        found: Tensor = path({"s0": features}, {"s0": teacher}, batch_of(2))["s0"]
+        return found
+
+    assert torch.autograd.gradcheck(loss, [student], fast_mode=True)
+    loss(student).backward()
+    assert classifier.weight.grad is None
+    assert path.weight.grad is None
+    assert {name.split(".")[0] for name, _ in path.named_parameters()} == {"adapter"}
+
+
+@pytest.mark.parametrize("classifier", [None, nn.Linear(5, 2)])
+def test_dense_teacher_without_a_convolution_at_its_end_is_refused(classifier: nn.Module | None) -> None:
+    with pytest.raises(ValueError, match=r"whose last layer is an nn.Conv2d of kernel size 1, found none"):
+        dense(SoftmaxRegression(), classifier, (3, 5))
+
+
+def test_detectors_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"not a detector, found one that gives logits \[2, 17\] a sample"):
+        dense(SoftmaxRegression(), nn.Conv2d(5, 2, 1), (17,))
+    level = Tap(":level0", 5, 1, 2, 1.0, "output")
+    teacher = replace(make_probe("t", [(5, 1, 2)], classifier=nn.Linear(5, 4)), stages=(level,))
+    with pytest.raises(ValueError, match="not a detector"):
+        SoftmaxRegression().connect(make_probe("s", [(5, 1, 2)]), teacher)
+
+
 MUTANTS = {
     "SoftmaxRegression": [
         ("self.adapter.means(student)", "self.adapter(student).amax(dim=(2, 3))"),
@@ -128,8 +192,10 @@ MUTANTS = {
         ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, self.weight)"),
         ("F.linear(pooled, self.weight, self.bias)", "F.linear(pooled, -self.weight, self.bias)"),
         ("F.mse_loss(", "F.l1_loss("),
-        ("F.mse_loss(logits, widen(target[pair.layer]))", "F.mse_loss(logits, -widen(target[pair.layer]))"),
-        ("widen(target[pair.layer]))", "widen(target[pair.layer]), reduction='sum')"),
+        ("F.mse_loss(self._classify(student, wanted), wanted)", "F.mse_loss(self._classify(student, wanted), -wanted)"),
+        ("(student, wanted), wanted)", "(student, wanted), wanted, reduction='sum')"),
+        ("align_corners=False", "align_corners=True"),
+        ("F.conv2d(self.adapter(student), self.weight, self.bias)", "F.conv2d(student, self.weight)"),
         ("self.adapter.means(student)", "student.mean(dim=(2, 3))"),
     ],
 }

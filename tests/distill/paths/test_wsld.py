@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from path_cases import batch_of, connect, loss_of, softmax
+from path_cases import batch_of, connect, dense_loss_of, join, loss_of, softmax
 from torch import Tensor
 
 from distill.paths import WSLD, Path
@@ -30,7 +30,19 @@ def golden_better_than_the_teacher(cls: type[Path]) -> None:
     assert found.item() == pytest.approx(4 * weight * math.log(3) / 2, rel=1e-6)
 
 
-GOLDENS = {"WSLD": (golden_two_classes, golden_better_than_the_teacher)}
+def golden_one_known_pixel(cls: type[Path]) -> None:
+    # The first golden value's first sample as one of three pixels, of which it alone is known: the mean is over it.
+    student, teacher = torch.zeros(1, 2, 1, 3), torch.full((1, 2, 1, 3), 5.0)
+    student[0, 1, 0] = torch.tensor([2 * math.log(3), 7.0, -7.0])
+    labels = torch.tensor([[[0, 255, 255]]])
+    weight = 1 - math.exp(-math.log(10) / math.log(2))
+    path = join(cls(), (2, 1, 3))
+    found = dense_loss_of(path, student, teacher, labels)
+    assert found.item() == pytest.approx(2 * weight * math.log(4 / 3), rel=1e-5)
+    assert dense_loss_of(path, student, teacher, torch.full_like(labels, 255)).item() == 0
+
+
+GOLDENS = {"WSLD": (golden_two_classes, golden_better_than_the_teacher, golden_one_known_pixel)}
 
 
 def reference(path: Path, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> dict[str, float]:
@@ -69,7 +81,9 @@ MUTANTS = {
         ("behind / (", "behind * ("),
         ("self.temperature**2 *", "self.temperature *"),
         ("divergence(log_p, log_q)", "divergence(log_q, log_p)"),
-        (").mean()", ").sum()"),
+        ("mean_of_known(weight * divergence(log_p, log_q), known)", "(weight * divergence(log_p, log_q)).mean()"),
+        ("values.mean()", "values.sum()", "distill.paths.known"),
+        ("(values * known).sum()", "values.sum()", "distill.paths.known"),
         (".sum(dim=1).clamp_min(0)", ".mean(dim=1).clamp_min(0)", "distill.paths.softened"),
         ("_cross_entropy(teacher,", "_cross_entropy(self.soften(teacher),"),
         ("temperature: float = 2.0", "temperature: float = 4.0"),

@@ -32,7 +32,7 @@ def test_the_smallest_file_gets_all_defaults():
     assert experiment.name == "experiment"
     assert experiment.train == TrainOptions(epochs=3)
     assert experiment.task == {"use": "Classification"}
-    assert (experiment.run.metric, experiment.run.mode, experiment.run.storage) == ("val/accuracy", "max", "outputs")
+    assert (experiment.run.metric, experiment.run.mode, experiment.run.storage) == (None, None, "outputs")
     assert experiment.search is None
     assert experiment.config["data_seed"] == experiment.seed == 0
 
@@ -55,7 +55,6 @@ def test_resolving_what_is_resolved_changes_nothing():
         ({"train": {"epochs": 3, "batch_sise": 4}}, "train.batch_sise", "batch_size"),
         ({"run": {"worker": 2}}, "run.worker", "workers"),
         ({"run": {"mode": "maximum"}}, "run.mode", "max"),
-        ({"run": {"metric": "val/acuracy"}}, "run.metric", "val/accuracy"),
         ({"teacher": {"modle": {}}}, "teacher.modle", "model"),
         ({"teacher": TEACHER | {"train": {"epoch": 3}}}, "teacher.train.epoch", "epochs"),
         ({"search": {"agregator": {"grid": [1]}}}, "search.agregator", "aggregator"),

@@ -4,8 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 
+from orchestrator.ranking import Ranking
 from orchestrator.tracking.vocabulary import epoch_metrics, flat_params, gain_metrics, result_metrics, run_params
+
+RANKING = Ranking("val/accuracy", "max")
 
 RESULT = {
     "status": "finished",
@@ -83,7 +87,7 @@ def test_epoch_metrics_leave_out_the_clock():
 
 
 def test_results_are_validation_and_unrounded():
-    assert result_metrics(RESULT) == {
+    assert result_metrics(RESULT, "accuracy") == {
         "result/accuracy": 86.74,
         "result/test_accuracy": 86.123456789,
         "result/agreement": 91.0,
@@ -96,18 +100,61 @@ def test_results_are_validation_and_unrounded():
 
 def test_without_validation_the_test_split_stands_in():
     paper = RESULT | {"validation": None, "teacher": None}
-    assert result_metrics(paper)["result/accuracy"] == 86.123456789
-    assert "result/teacher_accuracy" not in result_metrics(paper)
+    assert result_metrics(paper, "accuracy")["result/accuracy"] == 86.123456789
+    assert "result/teacher_accuracy" not in result_metrics(paper, "accuracy")
 
 
 def test_failed_run_has_no_results():
-    assert result_metrics({"status": "failed", "reason": "loss is not finite", "validation": None, "test": None}) == {}
+    failed = {"status": "failed", "reason": "loss is not finite", "validation": None, "test": None}
+    assert result_metrics(failed, "accuracy") == {}
 
 
 def test_gain_is_the_difference_to_the_student_alone():
     alone = RESULT | {"validation": {"accuracy": 82.62}, "test": {"accuracy": 83.0}}
-    assert gain_metrics(RESULT, alone) == pytest.approx(
+    assert gain_metrics(RESULT, alone, RANKING) == pytest.approx(
         {"result/gain": 4.12, "result/test_gain": 3.123456789}, abs=1e-9
     )
     # 86.74 - 82.62 is 4.11999999999999 in binary, which the column of the table would show.
-    assert gain_metrics(RESULT, alone)["result/gain"] == 4.12
+    assert gain_metrics(RESULT, alone, RANKING)["result/gain"] == 4.12
+
+
+def test_results_go_by_the_metric_that_ranks():
+    result = {
+        "validation": {"miou": 40.5, "iou/road": 80.0},
+        "test": {"miou": 39.0},
+        "teacher": {"validation": {"miou": 60.0}},
+    }
+    assert result_metrics(result, "miou") == {
+        "result/miou": 40.5,
+        "result/test_miou": 39.0,
+        "result/teacher_miou": 60.0,
+    }
+    alone = {"validation": {"miou": 38.0}, "test": {"miou": 40.0}}
+    assert gain_metrics(result, alone, Ranking("val/miou", "max")) == {"result/gain": 2.5, "result/test_gain": -1.0}
+
+
+def test_a_gain_of_a_loss_is_positive_where_it_is_better():
+    gain = gain_metrics({"validation": {"loss": 0.5}}, {"validation": {"loss": 0.75}}, Ranking("val/loss", "min"))
+    assert gain == {"result/gain": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("of_data", "name"),
+    [
+        ("traffic light", "val/iou/traffic light"),
+        ("tench, Tinca", "val/iou/tench_ Tinca"),
+        ("wall/floor", "val/iou/wall/floor"),
+        ("a//b", "val/iou/a/_/b"),
+        ("..", "val/iou/_"),
+        ("", "val/iou/_"),
+        ("100 %", "val/iou/100 _"),
+    ],
+)
+def test_classes_from_the_data_have_metric_names_that_mlflow_takes(of_data, name):
+    assert epoch_metrics({f"val/iou/{of_data}": 1.0}) == {name: 1.0}
+    _validate_metric_name(name)
+
+
+def test_classes_whose_names_become_one_are_numbered():
+    report = {"val/ap/a;b": 1.0, "val/ap/a,b": 2.0, "val/ap/a_b": 3.0}
+    assert epoch_metrics(report) == {"val/ap/a_b": 1.0, "val/ap/a_b 2": 2.0, "val/ap/a_b 3": 3.0}

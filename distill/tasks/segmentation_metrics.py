@@ -1,0 +1,72 @@
+"""How well pixels are classified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill import distributed
+from distill.batch import Batch
+from distill.data.annotation.mask import IGNORE
+from distill.tasks.base import Metrics
+
+
+class SegmentationMetrics(Metrics):
+    """Mean intersection over union, that of each class, pixel accuracy, agreement with the teacher, loss.
+
+    All come from one confusion matrix of the split's known pixels, added over all ranks. The mean is over the classes
+    that occur in the masks or in the answers; a class that occurs in neither has no value. Agreement is the share of
+    all pixels, known or not, that student and teacher give the same class.
+
+    Args:
+        classes: the classes' names.
+        device: where the outputs are.
+    """
+
+    def __init__(self, classes: Sequence[str], device: torch.device) -> None:
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MulticlassConfusionMatrix
+
+        self._classes = tuple(classes)
+        self._confusion = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE).to(device)
+        self._agreement = MeanMetric().to(device)
+        self._loss = MeanMetric().to(device)
+        self._has_teacher = False
+
+    def update(self, output: Any, batch: Batch, teacher: Tensor | None) -> None:
+        """Take in one batch."""
+        labels = batch.classes
+        logits = (output["out"] if isinstance(output, Mapping) else output).float()
+        if logits.shape[2:] != labels.shape[1:]:
+            logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+        answers = logits.argmax(1)
+        self._confusion.update(answers, labels)
+        known = labels != IGNORE
+        losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        self._loss.update(losses[known])
+        if teacher is not None:
+            self._has_teacher = True
+            if teacher.shape[1:] != answers.shape[1:]:
+                teacher = F.interpolate(teacher[:, None], size=answers.shape[1:], mode="nearest-exact")[:, 0]
+            self._agreement.update((answers == teacher).float())
+
+    def compute(self) -> dict[str, float]:
+        """Return ``miou``, ``pixel_accuracy``, ``agreement``, ``iou/CLASS`` of each class in percent, and ``loss``."""
+        matrix = self._confusion.compute().double()  # [true class, answered class]
+        hits = matrix.diagonal()
+        union = matrix.sum(0) + matrix.sum(1) - hits
+        occurs = union > 0
+        shares = 100 * hits / union.clamp_min(1)
+        values = {
+            "loss": float(self._loss.compute()),
+            "miou": float(shares[occurs].mean()) if bool(occurs.any()) else 0.0,
+            "pixel_accuracy": float(100 * hits.sum() / matrix.sum().clamp_min(1)),
+        }
+        if distributed.any_rank(self._has_teacher, self._loss.device):
+            values["agreement"] = 100 * float(self._agreement.compute())
+        names = zip(self._classes, occurs.tolist(), shares.tolist(), strict=True)
+        return values | {f"iou/{name}": share for name, is_there, share in names if is_there}
