@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill.objects import Labels
+from distill.objects import Labels, Objects
 
 
 class Samples(NamedTuple):
@@ -53,6 +53,17 @@ class Batch:
         """
         if not isinstance(self.labels, Tensor):
             raise ValueError("images are labelled with objects here, where classes of images or pixels are needed")
+        return self.labels
+
+    @property
+    def objects(self) -> Objects:
+        """The labels where they are objects.
+
+        Raises:
+            ValueError: the labels are classes.
+        """
+        if not isinstance(self.labels, Objects):
+            raise ValueError("images are labelled with classes here, where objects are needed")
         return self.labels
 
     def __len__(self) -> int:

@@ -12,8 +12,12 @@ def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
 
     Behind means later in the order of the model's modules. A stage that ends in a pooling has no parameters of its own,
     so that the one before it counts. Of a model of one stage they are the parameters of the module that makes the
-    deepest feature, or of the nearest one before it that has any.
+    deepest feature, or of the nearest one before it that has any. The levels of a pyramid are made by no module each:
+    there they are the parameters of the backbone's last part, which in a feature pyramid makes all levels, or all
+    parameters where the model has no backbone.
     """
+    if found.is_pyramid:
+        return _neck(student)
     modules = [name for name, _ in student.named_modules()]
     owners = [modules.index(name.rpartition(".")[0]) for name, _ in student.named_parameters()]
     parameters = list(student.parameters())
@@ -35,3 +39,11 @@ def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
         if learned:
             return learned
     return [parameter for parameter in parameters if parameter.requires_grad]
+
+
+def _neck(student: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the last part of a model's backbone that has any."""
+    trunk = getattr(student, "backbone", None)
+    parts = [*reversed(list(trunk.children())), student] if isinstance(trunk, nn.Module) else [student]
+    learned = ([parameter for parameter in part.parameters() if parameter.requires_grad] for part in parts)
+    return next((parameters for parameters in learned if parameters), [])

@@ -25,8 +25,12 @@ def exported(module: ModuleType) -> Iterable[str]:
 
 
 def listed_models(module: ModuleType) -> Iterable[str]:
-    """Return the names of torchvision's classification models: what its own registry lists for the module."""
-    names: Iterable[str] = module.list_models(module=module)
+    """Return the names of torchvision's models of one kind: what its own registry lists for the module.
+
+    Those that find keypoints or outlines besides boxes are left out: there are no data for them.
+    """
+    registry = importlib.import_module("torchvision.models")
+    names: Iterable[str] = registry.list_models(module=module, exclude=("keypointrcnn_*", "maskrcnn_*"))
     return names
 
 
@@ -193,11 +197,16 @@ MODEL = Slot(
     "model",
     "torch.nn:Module",
     package="distill.models",
-    outside={"torchvision.models": listed_models},
+    outside={
+        "torchvision.models": listed_models,
+        "torchvision.models.segmentation": listed_models,
+        "torchvision.models.detection": listed_models,
+    },
     reserved={
         "num_classes": _BY_DATA,
         "in_channels": _BY_DATA,
         "weights": "it stands beside the model, as in {model: {use: ...}, weights: DEFAULT}",
+        "weights_backbone": "it stands beside the model, as in {model: {use: ...}, weights_backbone: DEFAULT}",
         "progress": "weights are fetched without a bar",
     },
 )

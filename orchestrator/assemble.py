@@ -93,7 +93,7 @@ def assemble_model(
     drawn = draw_model(section["model"], dataset, modules=modules)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
-        model: nn.Module = drawn.make(**model_sizes(dataset))
+        model: nn.Module = drawn.make(**model_options(dataset))
         messages = initialise(
             model,
             num_classes=dataset.num_classes,
@@ -121,9 +121,9 @@ def draw_model(spec: Mapping[str, Any], dataset: Dataset, *, modules: Sequence[s
     return drawn
 
 
-def model_sizes(dataset: Dataset) -> dict[str, int]:
-    """Return the options that the data decide for every model."""
-    return {"num_classes": dataset.num_classes, "in_channels": dataset.image_shape[0]}
+def model_options(dataset: Dataset) -> dict[str, int | None]:
+    """Return the options that the data decide for every model; torchvision's must not fetch weights unasked."""
+    return {"num_classes": dataset.num_classes, "in_channels": dataset.image_shape[0], "weights_backbone": None}
 
 
 def resolve_optimizer(

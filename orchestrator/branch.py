@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Connection:
-    """A tap of the student and the teacher's tap that it learns from, with their shapes (channel, height, width)."""
+    """A tap of the student and the teacher's tap that it learns from, with their shapes: of maps, channel first."""
 
     student: str
     teacher: str

@@ -16,9 +16,9 @@ from distill.data.base import Dataset
 from distill.paths import Path
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, PATH, TASK
-from distill.taps import OUTPUT, Probe
+from distill.taps import Probe, is_output
 from distill.tasks import Task
-from orchestrator.assemble import assemble_model, draw_model, model_sizes
+from orchestrator.assemble import assemble_model, draw_model, model_options
 from orchestrator.branch import Branch, ConnectedPath, Connection
 from orchestrator.config.complete import complete
 from orchestrator.config.design import Design, with_choices
@@ -134,9 +134,9 @@ class _Builder:
         config = experiment.config
         dataset = self._dataset(experiment.data, modules)
         task: Task = build(experiment.task, TASK, modules=modules)
-        student, num_student, problems, messages = self._probe("student", config["student"], dataset, task, modules)
+        student, num_student, problems, messages = self._probe("student", config, dataset, task, modules)
         teacher, num_teacher, more, said = (
-            self._probe("teacher", config["teacher"], dataset, task, modules)
+            self._probe("teacher", config, dataset, task, modules)
             if config["teacher"] is not None
             else (None, 0, [], [])
         )
@@ -168,10 +168,10 @@ class _Builder:
         return self._datasets[key]
 
     def _probe(
-        self, role: str, section: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str]
+        self, role: str, config: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str]
     ) -> tuple[Probe | None, int, list[Problem], list[str]]:
-        own = {key: section[key] for key in ("model", "weights", "checkpoint")}
-        key = canonical_json([role, own, dataset.image_shape, dataset.num_classes])
+        own = {key: config[role][key] for key in ("model", "weights", "checkpoint")}
+        key = canonical_json([role, own, config["task"], dataset.image_shape, dataset.num_classes])
         if key not in self._probed:
             self._probed[key] = _probe_model(role, own, dataset, task, modules)
         return self._probed[key]
@@ -186,14 +186,15 @@ def _probe_model(
         if source != "model":
             _, messages = assemble_model(section, dataset, seed=0, modules=modules)
         with torch.device("meta"):
-            model: nn.Module = draw_model(section["model"], dataset, modules=modules).make(**model_sizes(dataset))
+            model: nn.Module = draw_model(section["model"], dataset, modules=modules).make(**model_options(dataset))
             sample: Tensor = torch.empty((SAMPLE_SIZE, *dataset.image_shape))
         found = task.probe(model, sample)
     except (OSError, RuntimeError, ValueError) as error:
         return None, 1, [Problem(f"{role}.{source}", str(error).partition("\n")[0])], messages
     misfit = task.misfit(found, dataset.num_classes)
-    problems = [Problem(f"{role}.model", misfit)] if misfit else []
-    return found, count_parameters(model), problems, messages
+    if misfit:  # what paths have to say about such a model helps nobody
+        return None, count_parameters(model), [Problem(f"{role}.model", misfit)], messages
+    return found, count_parameters(model), [], messages
 
 
 def _connect(
@@ -224,12 +225,15 @@ def _compares(path: Path) -> Literal["", "share", "batch"]:
 
 
 def _shape(model: Probe, tap: str) -> tuple[int, ...]:
-    return model.output_shape if tap == OUTPUT else tuple(model[tap].shape)
+    return model.output_shapes[tap] if is_output(tap) else tuple(model[tap].shape)
 
 
 def model_label(section: Mapping[str, Any]) -> str:
-    """Return a model's name, with what it starts from: ``resnet18 (DEFAULT)``."""
+    """Return a model's name, with what it is built on and starts from: ``FCN on ResNet8``, ``resnet18 (DEFAULT)``."""
     name = labels([section])[0]
+    backbone = section["model"].get("backbone")
+    if isinstance(backbone, Mapping):
+        name = f"{name} on {labels([backbone])[0]}"
     source = section["weights"] or section["checkpoint"]
     return f"{name} ({source})" if source else name
 

@@ -13,6 +13,7 @@ import torch
 from distill.annotations import named_first
 from distill.build import build
 from distill.data import Data, Subset
+from distill.data.augmentation import read_annotated
 from distill.data.base import Dataset
 from distill.data.held_out import hold_out
 from distill.host import LocalHost
@@ -29,7 +30,7 @@ from orchestrator.store import expected_runs, measure, plan_store
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Build every branch of a file on the CPU, without Ray, and read two of its images.
+    """Build every branch of a file on the CPU, without Ray, and read two of its images with what annotates them.
 
     Raises:
         UserError: shapes cannot meet, weights or data cannot be read; all such mistakes at once.
@@ -80,7 +81,10 @@ def _read_sample(design: Design, runs: Sequence[PlannedRun]) -> tuple[dict[str, 
     dataset: Dataset = build(experiment.data, DATASET, modules=experiment.modules)
     try:
         data = dataset.survey()
-        images: Any = data.train.read(np.arange(min(SAMPLE_SIZE, len(data.train))))
+        first = np.arange(min(SAMPLE_SIZE, len(data.train)))
+        images: Any = (
+            data.train.read(first) if data.source.annotation is None else read_annotated(data.train, first, [])[0]
+        )
         channels = {int(image.shape[0]) for image in images}
         if channels != {data.image_shape[0]}:
             raise ValueError(f"images have {sorted(channels)} channels, expected {data.image_shape[0]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -11,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.compare import Comparison, compare
+from orchestrator.compare.files import PREDICTIONS
+from orchestrator.failure_reason import failure_reason
 from orchestrator.outputs import Outputs
 from orchestrator.storage import Storage
 from orchestrator.tracking import SweepLog
 from orchestrator.tracking.student_model import save_student_model
 
+log = logging.getLogger(__name__)
+
+COMPARISON = "compare"
+"""The folder of an experiment that holds its comparison."""
 BEST = "best"
 """The folder of an experiment that holds its best student."""
 
@@ -31,7 +38,8 @@ def conclude(outputs: Outputs, mirror: SweepLog) -> None:
     if not comparison.arms:
         print("No run has finished, so there is nothing to compare.", file=sys.stderr)
         return
-    files = comparison.write(outputs.folder / "compare")
+    _draw_predictions(comparison, outputs)
+    files = comparison.write(outputs.folder / COMPARISON)
     _mirror(comparison, files, mirror)
     print()
     for sentence in comparison.sentences:
@@ -58,26 +66,43 @@ def _mirror(comparison: Comparison, files: Mapping[str, Path], mirror: SweepLog)
     )
 
 
+def _draw_predictions(comparison: Comparison, outputs: Outputs) -> None:
+    """Draw what the models find on a few images; a sweep does not fail for want of a picture."""
+    from orchestrator.prediction_picture import draw_predictions
+
+    try:
+        draw_predictions(comparison, outputs, outputs.folder / COMPARISON / PREDICTIONS)
+    except Exception as error:
+        log.warning("no picture of predictions: %s", failure_reason(error))
+        log.debug("traceback:", exc_info=error)
+
+
 def _save_best(comparison: Comparison, outputs: Outputs, mirror: SweepLog) -> Path | None:
     """Save the best run of the best arm, chosen on validation: a plain state dict, and a model for MLflow."""
-    best = comparison.best
-    if best is None:
+    if comparison.best is None:
         return None
-    reached = [(comparison.metric.of_run(each), each) for each in best.runs.finished]
-    measured = [(comparison.metric.sign * value, each) for value, each in reached if value is not None]
-    _, run = max(measured, key=lambda pair: pair[0])
+    run = comparison.best_run
     folder = outputs.folder / BEST
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     Storage(outputs.run_directory(run.key)).download("student.pt", folder / "student.pt")
     module, example = _rebuild(outputs, run.key, folder / "student.pt")
-    save_student_model(module, example, folder / "model")
+    if module is None:
+        print("The best student is kept as student.pt only: its task exports no model for MLflow.")
+        return folder
+    try:
+        save_student_model(module, example, folder / "model")
+    except Exception as error:  # torch.export raises whatever a model's own code makes it raise
+        log.warning("the best student is kept as student.pt only, for it cannot be exported: %s", failure_reason(error))
+        log.debug("traceback:", exc_info=error)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        return folder
     mirror.best_student(run, folder / "model", run.result)
     return folder
 
 
 def _rebuild(outputs: Outputs, key: str, weights: Path) -> tuple[Any, Any]:
-    """Return the best student as the plain model, and two images of the kind that it takes."""
+    """Return the best student as its task exports it, or ``None``, and two images of the kind that it takes."""
     import torch
 
     from distill.data.base import Dataset
@@ -87,4 +112,4 @@ def _rebuild(outputs: Outputs, key: str, weights: Path) -> tuple[Any, Any]:
     assembly = assemble(config | {"teacher": None, "paths": {}, "aggregator": {"use": "Equal"}})
     dataset: Dataset = assembly.dataset
     assembly.student.load_state_dict(torch.load(weights, weights_only=True))
-    return assembly.student.eval(), torch.zeros(2, *dataset.image_shape)
+    return assembly.task.exported(assembly.student.eval()), torch.zeros(2, *dataset.image_shape)

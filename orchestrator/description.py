@@ -37,9 +37,10 @@ def describe(experiment: Experiment, *, planned: int | None) -> dict[str, Any]:
 
 
 def _label(model: Mapping[str, Any]) -> str:
-    """Return a model's name, with its width where the file gives one."""
-    width = f" width {model['width']}" if "width" in model else ""
-    return _short(model["use"]) + width
+    """Return a model's name, with its width where the file gives one, and what it is built on."""
+    width = f" width {model['width']}" if model.get("width") is not None else ""
+    backbone = model.get("backbone")
+    return _short(model["use"]) + width + (f" on {_label(backbone)}" if isinstance(backbone, Mapping) else "")
 
 
 def _short(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -35,6 +36,8 @@ class Dataset(ABC):
     annotation: type[Annotation] | None = None
     """What annotates the images, place by place; ``None``: the class of an image is all that is known. A data set that
     leaves the choice to an option sets its own before it calls this constructor."""
+    annotations: ClassVar[tuple[type[Annotation], ...]] = ()
+    """All that such an option chooses from; empty: there is no choice."""
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class DigitScenes(Dataset):
         std: likewise.
     """
 
+    annotations = (Mask, Boxes)
+
     def __init__(
         self,
         *,

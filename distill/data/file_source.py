@@ -7,20 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
+from distill.data.decoding import decode_image
 from distill.data.roots import ListedFile, LocalRoot, Root
 from distill.data.source import Indices, Source, View
 from distill.late import v2
-
-MAX_PIXELS = 50_000_000
-"""A few kilobytes of PNG can unpack to hundreds of megabytes; Pillow itself stops at 179 million pixels only."""
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Which decoders may run, whatever a file is called: Pillow's others include one that starts a PostScript program."""
 
 
 class FileSource(Source):
@@ -78,7 +70,7 @@ class FileSource(Source):
 
     def read_views(self, indices: Indices, view: View) -> list[Tensor]:
         def make(place: int) -> Tensor:
-            return view(self._decode(self.files[indices[place]].name), place)
+            return view(decode_image(self.root, self.files[indices[place]].name, self.channels), place)
 
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
             return list(pool.map(make, range(len(indices))))
@@ -99,23 +91,3 @@ class FileSource(Source):
             content.update(f"{file.name}\0{file.size}\0".encode())
         content.update(self.labels.astype("<i8").data)
         return content.digest()
-
-    def _decode(self, name: str) -> Tensor:
-        """Return one file as ``[channel, height, width]``, uint8.
-
-        Raises:
-            ValueError: the file is no image, is damaged, or is too large; it is named.
-        """
-        try:
-            with self.root.open(name) as file, Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"at most {MAX_PIXELS:,} pixels are allowed, found {image.width}x{image.height}; shrink it"
-                    )
-                if image.mode.startswith(("I", "F")):
-                    raise ValueError(f"pixels must have 8 bits a channel, found mode {image.mode}; convert the file")
-                pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
-        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise ValueError(f"cannot read image {self.root.location(name)}: {error}") from error
-        tensor = torch.from_numpy(pixels)
-        return tensor[None] if self.channels == 1 else tensor.permute(2, 0, 1).contiguous()

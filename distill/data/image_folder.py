@@ -10,17 +10,16 @@ from typing import Literal
 import numpy as np
 
 from distill.data.base import Dataset
+from distill.data.decoding import SUFFIXES, is_image
 from distill.data.file_source import FileSource
+from distill.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from distill.data.root import resolve_root
 from distill.data.roots import ListedFile, Root
 from distill.data.split import Split
 from distill.data.transforms import RandomHorizontalFlip, RandomResizedCrop
 from distill.data.transforms.base import Transform
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _PARTS = ("train", "val", "test")
-_MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
-_STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 
 _logger = logging.getLogger(__name__)
 
@@ -84,8 +83,8 @@ class ImageFolder(Dataset):
         super().__init__(
             num_classes=len(self.classes),
             image_shape=(channels, size, size),
-            mean=mean if mean is not None else _MEAN[channels],
-            std=std if std is not None else _STD[channels],
+            mean=mean if mean is not None else IMAGENET_MEAN[channels],
+            std=std if std is not None else IMAGENET_STD[channels],
             split=split,
             augment=augment if augment is not None else [RandomResizedCrop(size), RandomHorizontalFlip()],
         )
@@ -166,18 +165,14 @@ def _list_images(root: Root, part: str, classes: Sequence[str]) -> list[list[Lis
         class_name, separator, _ = file.name.removeprefix(prefix).partition("/")
         if not separator or class_name not in images:
             continue
-        if _is_image(file.name):
+        if is_image(file.name):
             images[class_name].append(file)
         else:
             skipped[class_name] += 1
     for class_name, found in images.items():
         location = root.location(f"{prefix}{class_name}")
         if not found:
-            raise ValueError(f"each class folder must hold an image ({', '.join(_SUFFIXES)}), found none in {location}")
+            raise ValueError(f"each class folder must hold an image ({', '.join(SUFFIXES)}), found none in {location}")
         if skipped[class_name]:
             _logger.warning("left out %d files of %s that are no images by their suffix", skipped[class_name], location)
     return [sorted(images[class_name]) for class_name in classes]
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) and not name.rpartition("/")[2].startswith(".")

@@ -11,6 +11,7 @@ from distill.paths.base import Path as Path
 from distill.paths.base import Taps as Taps
 from distill.paths.base import Target as Target
 from distill.paths.batch_dependent import BatchDependent as BatchDependent
+from distill.paths.box_offsets import BoxOffsets
 from distill.paths.cc import CC
 from distill.paths.crd import CRD
 from distill.paths.curriculum_temperature import CurriculumTemperature
@@ -18,11 +19,13 @@ from distill.paths.cwd import CWD
 from distill.paths.dist import DIST
 from distill.paths.dkd import DKD
 from distill.paths.feature_map import FeatureMap
+from distill.paths.fgd import FGD
 from distill.paths.fsp import FSP
 from distill.paths.ft import FT
 from distill.paths.hint import Hint
 from distill.paths.ickd import ICKD
 from distill.paths.kta import KTA
+from distill.paths.ld import LD
 from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
 from distill.paths.multi_level_logits import MultiLevelLogits
@@ -32,6 +35,7 @@ from distill.paths.ofd import OFD
 from distill.paths.pairwise_similarity import PairwiseSimilarity
 from distill.paths.pkd import PKD
 from distill.paths.pkt import PKT
+from distill.paths.region_logits import RegionLogits
 from distill.paths.review_kd import ReviewKD
 from distill.paths.rkd import RKDAngle, RKDDistance
 from distill.paths.schedule import Schedule as Schedule
@@ -51,10 +55,12 @@ __all__ = [
     "CWD",
     "DIST",
     "DKD",
+    "FGD",
     "FSP",
     "FT",
     "ICKD",
     "KTA",
+    "LD",
     "MGD",
     "OFD",
     "PKD",
@@ -66,6 +72,7 @@ __all__ = [
     "Affinity",
     "AttentionTransfer",
     "AttentionTransferNorm",
+    "BoxOffsets",
     "CurriculumTemperature",
     "FeatureMap",
     "Hint",
@@ -76,6 +83,7 @@ __all__ = [
     "PairwiseSimilarity",
     "RKDAngle",
     "RKDDistance",
+    "RegionLogits",
     "ReviewKD",
     "SoftTarget",
     "SoftmaxRegression",

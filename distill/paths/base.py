@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.adapter import Adapter
 from distill.batch import Batch, Samples
 from distill.identity import describe
+from distill.objects import Labelled
 from distill.paths.answers import pair_answers, share_kind
 from distill.paths.schedule import ALWAYS, Schedule
 from distill.taps import OUTPUT, Probe, TapPair, pair_before_activation, pair_last, pair_named, pair_stages
@@ -50,6 +51,9 @@ class Path(nn.Module, ABC):
     needs_samples: ClassVar[bool] = False
     """Whether the path has to know, before the training, which samples it will see; see :meth:`meet`."""
 
+    needs_labels: ClassVar[tuple[Labelled, ...]] = ()
+    """What may be labelled with classes, where the path reads ``Batch.labels``; empty where it does not."""
+
     schedule: Schedule = ALWAYS
     """When the path takes part; a file's ``schedule: {start: ..., warm_up: ..., end: ...}`` beside the options."""
     pairs: tuple[TapPair, ...] = ()
@@ -68,8 +72,14 @@ class Path(nn.Module, ABC):
         """Choose the taps and build what depends on their shapes.
 
         Raises:
-            ValueError: a tap does not exist, or its shape cannot meet its partner's.
+            ValueError: a tap does not exist, or its shape cannot meet its partner's; or the path
+                reads labels of another kind, see :attr:`needs_labels`.
         """
+        if self.needs_labels and student.labelled not in self.needs_labels:
+            raise ValueError(
+                f"{type(self).__name__} reads the classes of {' or '.join(self.needs_labels)}, but in this task "
+                f"{student.labelled} have them"
+            )
         self.pairs = self.choose_pairs(student, teacher)
         self.build(student, teacher)
 
@@ -173,9 +183,14 @@ class FeaturePath(Path):
 
     Adapters and losses are computed in float32 (or float64), whatever precision the models run in.
 
+    Where both models show a pyramid, as detectors do, its levels are what ``auto`` pairs, by stride, whatever families
+    the models are of: all of them, also in paths that otherwise read the deepest features (:attr:`only_last`), since
+    objects of each size are found on a level of their own. Paths that compare images as a whole (:attr:`one_level`)
+    read the coarsest level alone.
+
     Args:
         taps: ``auto`` pairs both models stage by stage (some paths: their deepest features); a list of
-            ``{student: NAME, teacher: NAME}`` names modules.
+            ``{student: NAME, teacher: NAME}`` names modules, or levels of a pyramid: ``:level0`` is the finest.
 
     Raises:
         ValueError: ``taps`` is neither.
@@ -185,6 +200,8 @@ class FeaturePath(Path):
     """Whether the path reads what enters the activation function at the end of a tap."""
     only_last: ClassVar[bool] = False
     """Whether ``auto`` means the deepest features alone."""
+    one_level: ClassVar[bool] = False
+    """Whether that holds for the levels of a pyramid too: the path looks at an image as a whole."""
 
     def __init__(self, taps: TapChoice = "auto") -> None:
         super().__init__()
@@ -198,8 +215,10 @@ class FeaturePath(Path):
         return pair_before_activation(pairs, student, teacher) if self.before_activation else pairs
 
     def auto_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
-        """Return the pairs that ``auto`` means: all stages, or with :attr:`only_last` the deepest features."""
-        return pair_last(student, teacher) if self.only_last else pair_stages(student, teacher)
+        """Return the pairs that ``auto`` means: all stages or levels, the deepest features, or the coarsest level."""
+        is_pyramid = student.is_pyramid and teacher.is_pyramid
+        last_alone = self.one_level if is_pyramid else self.only_last
+        return pair_last(student, teacher) if last_alone else pair_stages(student, teacher)
 
     def target(self, taps: Taps) -> Target:
         """Return :meth:`layer_target` of every teacher tap."""

@@ -45,8 +45,10 @@ class Hint(WholeMapPath):
     regressors: nn.ModuleDict
 
     def auto_pairs(self, student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
-        """Return the middle one of the pairs of stages."""
+        """Return the middle one of the pairs of stages; of pyramids all levels."""
         pairs = super().auto_pairs(student, teacher)
+        if student.is_pyramid and teacher.is_pyramid:
+            return pairs
         return (pairs[(len(pairs) - 1) // 2],)
 
     def build(self, student: Probe, teacher: Probe) -> None:

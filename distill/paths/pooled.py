@@ -10,11 +10,13 @@ from distill.paths.base import FeaturePath
 class PooledPath(FeaturePath):
     """A feature path between pooled features; ``taps: auto`` means the deepest ones, which the classifiers see.
 
-    The target is the teacher's mean over positions, ``[batch, channel]``. Widths and sizes of both models may differ.
+    Of pyramids that is the coarsest level. The target is the teacher's mean over positions, ``[batch, channel]``.
+    Widths and sizes of both models may differ.
     """
 
     target_options = ()
     only_last = True
+    one_level = True
 
     def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
         return pooled(teacher)

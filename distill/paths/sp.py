@@ -42,6 +42,7 @@ class SP(BatchDependentFeatures):
 
     target_options = ()
     only_last = True
+    one_level = True
 
     def layer_target(self, layer: str, teacher: Tensor) -> Tensor:
         return teacher.flatten(1)

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from distill.objects import Objects
 
 Maps = Mapping[str, Tensor]
 """By tap name, what a model's task shows of its output: the logits, boxes, levels of the pyramid."""
@@ -45,6 +48,21 @@ class RegionHead(ABC):
         """
 
 
+class LocationHead(ABC):
+    """Where the locations of a one-stage detector lie, and which of them it trains on objects.
+
+    That is so for images of the size that the model was probed with.
+    """
+
+    @abstractmethod
+    def anchors(self, device: torch.device) -> Tensor:
+        """Return the box that each location compares with objects, ``[location, 4]``, pixels of the image, float32."""
+
+    @abstractmethod
+    def positive(self, objects: Objects) -> Tensor:
+        """Return which locations are trained on an object, ``[batch, location]``, bool; ignored objects have none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Head:
     """What a task knows of a model's head.
@@ -52,7 +70,10 @@ class Head:
     Attributes:
         independent: whether each class has a probability of its own (sigmoid); otherwise they share one (softmax).
         regions: the second stage of a detector; ``None`` where there is none.
+        locations: the places of a detector whose outputs by location say where a box lies; ``None`` where that is not
+            known.
     """
 
     independent: bool = False
     regions: RegionHead | None = None
+    locations: LocationHead | None = None

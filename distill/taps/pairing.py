@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distill.taps.probing import Probe
-from distill.taps.tap import OUTPUT, Tap
+from distill.taps.tap import LEVEL, OUTPUT, Tap, is_output
 from distill.taps.trunk import spread
 
 MIN_COMMON = 2
@@ -21,7 +21,8 @@ class TapPair:
     Attributes:
         student: name of the student's tap.
         teacher: name of the teacher's tap.
-        layer: unique label of the pair: the student's tap, followed by the teacher's where the student's is used twice.
+        layer: unique label of the pair: the student's tap, followed by the teacher's where the student's is used twice;
+            without the colon that begins the name of a pyramid's level.
     """
 
     student: str
@@ -36,6 +37,9 @@ def pair_stages(student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
     does with any model, they are paired by relative depth: as many pairs as the model of fewer stages has, in order
     and evenly spaced, the deepest with the deepest.
 
+    The levels of a pyramid are stages, so two detectors are paired level by level. Where several levels of a model have
+    one stride, since the coarse ones of a small image all come down to one place, they are paired in order.
+
     Raises:
         ValueError: a model has no stage.
     """
@@ -46,11 +50,13 @@ def pair_stages(student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
                 "place that can be tapped; name the taps, or choose paths between logits"
             )
     number = min(len(student.stages), len(teacher.stages))
-    students, teachers = ({stage.octave: stage for stage in probe.stages} for probe in (student, teacher))
-    common = sorted(students.keys() & teachers.keys())
-    if len(common) >= min(MIN_COMMON, number):
-        stages = [(students[octave], teachers[octave]) for octave in common]
-    else:
+    students, teachers = _by_octave(student), _by_octave(teacher)
+    stages = [
+        pair
+        for octave in sorted(students.keys() & teachers.keys())
+        for pair in zip(students[octave], teachers[octave], strict=False)
+    ]
+    if len(stages) < min(MIN_COMMON, number):
         stages = list(zip(spread(student.stages, number), spread(teacher.stages, number), strict=True))
     return _label([(one.name, other.name) for one, other in stages])
 
@@ -64,8 +70,8 @@ def pair_named(student: Probe, teacher: Probe, pairs: Sequence[Mapping[str, str]
         pairs: such as ``[{student: layer2, teacher: layer3}]``.
 
     Raises:
-        ValueError: a pair is incomplete or named twice, a module does not exist or cannot be tapped, or a map would
-            meet a vector.
+        ValueError: a pair is incomplete or named twice, a module does not exist or cannot be tapped, a map would meet
+            a vector, or a tap is a part of the output that is no level of a pyramid.
     """
     if isinstance(pairs, str) or not pairs:
         raise ValueError(
@@ -93,6 +99,8 @@ def pair_named(student: Probe, teacher: Probe, pairs: Sequence[Mapping[str, str]
 def pair_last(student: Probe, teacher: Probe) -> tuple[TapPair, ...]:
     """Pair the deepest features: the maps that enter global pooling, or vectors in models without maps.
 
+    Of pyramids they are the coarsest levels.
+
     Raises:
         ValueError: a model has no feature before its output.
     """
@@ -119,6 +127,10 @@ def pair_before_activation(pairs: Sequence[TapPair], student: Probe, teacher: Pr
 def _named(probe: Probe, pair: Mapping[str, str], role: str) -> Tap:
     if pair[role] == OUTPUT:
         raise ValueError(f"taps: the {role}'s tap is empty; the logits are compared by paths between logits")
+    if is_output(pair[role]) and not pair[role].startswith(LEVEL):
+        levels = [tap.name for tap in probe.stages if tap.name.startswith(LEVEL)]
+        known = f"; its feature maps are {', '.join(levels)}" if levels else ""
+        raise ValueError(f"taps: the {role}'s tap {pair[role]!r} is a part of its output and no feature map{known}")
     try:
         return probe[pair[role]]
     except ValueError as error:
@@ -127,6 +139,14 @@ def _named(probe: Probe, pair: Mapping[str, str], role: str) -> Tap:
 
 def _size(tap: Tap) -> str:
     return f"{tap.channels}x{tap.height}x{tap.width}"
+
+
+def _by_octave(probe: Probe) -> dict[int, list[Tap]]:
+    """Return the stages of each stride; one, but for a pyramid, which may have several."""
+    stages: defaultdict[int, list[Tap]] = defaultdict(list)
+    for stage in probe.stages:
+        stages[stage.octave].append(stage)
+    return stages if probe.is_pyramid else {octave: same[-1:] for octave, same in stages.items()}
 
 
 def _label(names: Sequence[tuple[str, str]]) -> tuple[TapPair, ...]:

@@ -14,6 +14,12 @@ OUTPUT = ""
 LEVEL = ":level"
 """Begins the names of the maps of a pyramid, which a model's task shows, the finest first: ``:level0``, ``:level1``."""
 
+BOXES = ":boxes"
+"""The tap name of the offsets of boxes, ``[batch, 4, location]``."""
+
+BOX_DISTRIBUTION = ":box_distribution"
+"""The tap name of the logits of how far each side of a box lies, side by side, ``[batch, 4 * bins, location]``."""
+
 INPUT = ":input"
 """Stands behind the module's name in the name of a tap that reads what enters it; where taps read several of its calls,
 the number of the call follows."""

@@ -58,6 +58,12 @@ class Trunk:
                 return tuple(self._taps[block.name] for block in spread(blocks, MAX_ISOTROPIC))
         return tuple(self._outermost(unit) for unit in (without_stem if len(without_stem) > 1 else stages))
 
+    def line(self) -> list[Activation]:
+        """Return the whole chain from the image to the deepest map, with the units that cannot be tapped."""
+        chain = list(self._chain(OUTPUT))
+        ends = [index for index, unit in enumerate(chain) if self._is_map(unit)]
+        return chain[: ends[-1] + 1] if ends else []
+
     def last(self) -> Tap | None:
         """Return the deepest feature: the map that enters global pooling, or what enters the last layer."""
         if self._units:
@@ -85,7 +91,10 @@ class Trunk:
 
     def _is_feature(self, unit: Activation) -> bool:
         """Whether a unit may end a stage: a tappable map that is neither class scores nor global pooling."""
-        if unit.refusal or unit.name in self._scores or self._taps[unit.name].layout == "vector":
+        return not unit.refusal and self._is_map(unit)
+
+    def _is_map(self, unit: Activation) -> bool:
+        if unit.name not in self._taps or unit.name in self._scores or self._taps[unit.name].layout == "vector":
             return False
         return not self._is_global_pooling(unit)
 

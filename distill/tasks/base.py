@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.data.annotation import Annotation
+from distill.objects import Labels
 from distill.taps import OUTPUT, Head, Probe, Tap, TapReader, probe
+from distill.tasks.drawing import Drawing
+from distill.tasks.logits_model import LogitsModel
 
 
 class Metrics(ABC):
@@ -47,6 +51,9 @@ class Task(ABC):
     compares_answers: ClassVar[bool] = True
     """Whether a student's agreement with its teacher is measured; see :meth:`answer`."""
 
+    draws: ClassVar[bool] = False
+    """Whether there is something to see on an image; see :meth:`draw_labels`."""
+
     def run(self, model: nn.Module, images: Tensor) -> Any:
         """Run a model on images ``[batch, channel, height, width]``; by default it is called."""
         return model(images)
@@ -81,6 +88,27 @@ class Task(ABC):
         """
         return None
 
+    def exported(self, model: nn.Module) -> nn.Module | None:
+        """Return what a trained model becomes for others: images in, one tensor out; by default its logits.
+
+        ``torch.export`` has to be able to trace it at any batch size. ``None``: it is not exported.
+        """
+        return LogitsModel(model, self.run, self.logits)
+
+    def draw_labels(self, images: Sequence[Tensor], labels: Labels, classes: Sequence[str]) -> Drawing:
+        """Draw what is known of images on them; asked only where the task :attr:`draws`.
+
+        Args:
+            images: ``[channel, height, width]`` each, uint8.
+            labels: of these images, as ``Batch.labels`` has them.
+            classes: names of the data's classes, by label.
+        """
+        raise NotImplementedError(f"{type(self).__name__} draws nothing")
+
+    def draw_output(self, images: Sequence[Tensor], output: Any, classes: Sequence[str]) -> Drawing:
+        """Draw on images what running a model on them in evaluation mode found; as :meth:`draw_labels`."""
+        raise NotImplementedError(f"{type(self).__name__} draws nothing")
+
     def head(self, model: nn.Module) -> Head:
         """Return what is known of a model's head besides its outputs.
 
@@ -106,7 +134,8 @@ class Task(ABC):
 
     def probe(self, model: nn.Module, sample: Tensor) -> Probe:
         """Run a model once on a sample and say what can be read out of it; see :func:`distill.taps.probe`."""
-        return probe(model, sample, self.outputs, run=self.run, head=self.head(model))
+        found = probe(model, sample, self.outputs, run=self.run, head=self.head(model))
+        return replace(found, labelled="images" if self.annotation is None else self.annotation.labelled)
 
     def reader(self, model: nn.Module, taps: Iterable[Tap]) -> TapReader:
         """Return what reads taps out of a model."""

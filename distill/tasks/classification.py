@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill import distributed
@@ -59,6 +59,10 @@ class Classification(Task):
     def answer(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return the likeliest class of each image, ``[batch]``, int64."""
         return outputs[OUTPUT].argmax(1)
+
+    def exported(self, model: nn.Module) -> nn.Module:
+        """Return the model itself: in evaluation mode it returns its logits."""
+        return model
 
     def metrics(self, classes: Sequence[str], device: torch.device) -> ClassificationMetrics:
         return ClassificationMetrics(len(classes), device)

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.batch import Batch
 from distill.data.annotation import Mask
 from distill.data.annotation.mask import IGNORE
+from distill.objects import Labels
 from distill.taps import OUTPUT, Probe
 from distill.tasks.base import Task
+from distill.tasks.drawing import Drawing, draw_masks
+from distill.tasks.logits_model import LogitsModel
 from distill.tasks.segmentation_metrics import SegmentationMetrics
 
 
@@ -37,6 +40,7 @@ class SemanticSegmentation(Task):
     metric = "miou"
     metrics_known = ("miou", "pixel_accuracy", "agreement", "loss")
     annotation = Mask
+    draws = True
 
     def __init__(self, auxiliary_weight: float = 0.5, class_weights: Sequence[float] | None = None) -> None:
         if auxiliary_weight < 0:
@@ -69,6 +73,23 @@ class SemanticSegmentation(Task):
     def answer(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return the likeliest class of each pixel, ``[batch, height, width]``, uint8."""
         return outputs[OUTPUT].argmax(1).to(torch.uint8)
+
+    def exported(self, model: nn.Module) -> nn.Module:
+        """Return what gives logits at the size of the images, ``[batch, class, height, width]``."""
+
+        def run(model: nn.Module, images: Tensor) -> Tensor:
+            return at_size(self.logits(self.run(model, images)), images[:, 0])
+
+        return LogitsModel(model, run, lambda logits: logits)
+
+    def draw_labels(self, images: Sequence[Tensor], labels: Labels, classes: Sequence[str]) -> Drawing:
+        """Lay the known classes over the images."""
+        assert isinstance(labels, Tensor)
+        return draw_masks(images, labels, classes)
+
+    def draw_output(self, images: Sequence[Tensor], output: Any, classes: Sequence[str]) -> Drawing:
+        """Lay the likeliest classes over the images."""
+        return draw_masks(images, self.answer(self.outputs(output)), classes)
 
     def metrics(self, classes: Sequence[str], device: torch.device) -> SegmentationMetrics:
         return SegmentationMetrics(classes, device)

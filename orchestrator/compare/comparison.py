@@ -14,6 +14,7 @@ from orchestrator.compare.experiment import Experiment
 from orchestrator.compare.metric import Metric
 from orchestrator.compare.noise import Noise
 from orchestrator.compare.path_effect import PathEffect
+from orchestrator.compare.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,19 @@ class Comparison:
         return self.candidates[0] if self.candidates else None
 
     @property
+    def best_run(self) -> RunRecord:
+        """The best run of the best arm.
+
+        Raises:
+            ValueError: there is no best arm.
+        """
+        if self.best is None:
+            raise ValueError("no arm with a path has finished, so none is best")
+        measured = [(self.metric.of_run(run), run) for run in self.best.runs.finished]
+        ranked = [(self.metric.sign * value, run) for value, run in measured if value is not None]
+        return max(ranked, key=lambda pair: pair[0])[1]
+
+    @property
     def undecidable(self) -> dict[str, list[str]]:
         """The paths whose effect this sweep cannot tell, by reason."""
         reasons: dict[str, list[str]] = {}
@@ -101,7 +115,8 @@ class Comparison:
 
         Returns:
             What each file is, as the name to store it under (``report``, ``compare/path_effect``,
-            ``compare/aggregators``, ``table``, ``numbers``), to where it lies. Pictures without content are left out.
+            ``compare/aggregators``, ``compare/predictions``, ``table``, ``numbers``), to where it lies. Pictures
+            without content are left out; that of predictions is one that the sweep has drawn in the folder.
         """
         from orchestrator.compare.files import write
 

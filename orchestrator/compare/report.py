@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
 import re
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -28,8 +31,13 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 CLASSES = {BEST: "best", SURELY_BELOW: "surely", BELOW: "maybe"}
 
 
-def page(comparison: Comparison) -> str:
-    """Return the report as one self-contained HTML page."""
+def page(comparison: Comparison, photographs: Sequence[Path] = ()) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        comparison: what to show.
+        photographs: PNG files of what the models find on images, embedded at the end of the tables.
+    """
     title = html.escape(comparison.experiment.question)
     return "\n".join(
         [
@@ -42,6 +50,7 @@ def page(comparison: Comparison) -> str:
             _cautions(comparison),
             f"<div class=pictures>{_pictures(comparison)}</div>",
             *_tables(comparison),
+            *(_photograph(file) for file in photographs),
             "<details><summary>Run ids, by seed, to paste into the search of the tracking UI</summary>",
             f"<div class=wide>{_runs(comparison)}</div></details>",
             _incomplete(comparison),
@@ -101,6 +110,13 @@ def _figure(figure: Figure, text: str, number: int) -> str:
     label = html.escape(text, quote=True)
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
     return f"<figure>{svg}</figure>"
+
+
+def _photograph(file: Path) -> str:
+    """A PNG file inside the page, which shows nothing from outside."""
+    text = "What teacher, student alone and best student find on images, beside the truth."
+    source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+    return f'<h2>Predictions</h2><figure><img src="{source}" alt="{text}" style="max-width:100%"></figure>'
 
 
 def _tables(comparison: Comparison) -> list[str]:

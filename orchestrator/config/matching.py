@@ -7,36 +7,46 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.data.annotation import Annotation
+from distill.data.base import Dataset
 from distill.schema import Problem, nearest, return_type
 from distill.slots import DATASET, TASK, Slot
 from distill.tasks import Task
 from orchestrator.config.sections import RunOptions
 
+Annotated = type[Annotation] | None
+"""What annotates images; ``None``: a class each."""
 VALIDATION = "val/"
 """What the names of metrics that can rank runs begin with."""
 
 
-def unlike_annotations(task: Mapping[str, Any], data: Mapping[str, Any], modules: Sequence[str]) -> list[Problem]:
+def unlike_annotations(
+    task: Mapping[str, Any], data: Mapping[str, Any], dataset: Dataset | None, modules: Sequence[str]
+) -> list[Problem]:
     """Refuse data that are not annotated as the task needs; a wrong name is judged elsewhere.
 
-    The classes say it, so that wrong options of either do not hide it.
+    Args:
+        task: its specification.
+        data: theirs.
+        dataset: what ``data`` describes; ``None`` where an option is wrong: then the class says what it can.
+        modules: modules of the user's own.
     """
     try:
-        learner, dataset = (_kind(spec, slot, modules) for spec, slot in ((task, TASK), (data, DATASET)))
+        learner, kind = (_kind(spec, slot, modules) for spec, slot in ((task, TASK), (data, DATASET)))
     except ValueError:
         return []
-    needed = _annotation(learner)
-    if _annotation(dataset) is needed:
+    needed: Annotated = learner.annotation
+    given = _offered(kind) if dataset is None else (dataset.annotation,)
+    if needed in given:
         return []
-    known = DATASET.registry()
-    fitting = sorted(name for name in known if _annotation(_made(known[name])) is needed)
-    learning = sorted(name for name, kind in TASK.registry().items() if _annotation(kind) is _annotation(dataset))
-    message = (
-        f"{data['use']} {_gives(dataset)}, but {task['use']} learns from {_words(needed)}; "
-        f"data sets with {_words(needed)}: {', '.join(fitting) or 'none'}"
-    )
-    tasks = f"; tasks for {_words(_annotation(dataset))}: {', '.join(learning)}" if learning else ""
-    return [Problem("data", message + tasks)]
+    fitting = sorted(name for name, target in DATASET.registry().items() if needed in _offered(_made(target)))
+    learning = sorted(name for name, target in TASK.registry().items() if target.annotation in given)
+    known = {
+        f"data sets with {_words(needed)}": fitting,
+        f"tasks for {' or '.join(map(_words, given))}": learning,
+    }
+    message = f"{data['use']} {' or '.join(map(_gives, given))}, but {task['use']} learns from {_words(needed)}"
+    listed = [f"{what}: {', '.join(names)}" for what, names in known.items() if names]
+    return [Problem("data", "; ".join([message, *listed]))]
 
 
 def ranking_problems(run: RunOptions, task: Task) -> list[Problem]:
@@ -67,16 +77,14 @@ def _made(target: Any) -> Any:
     return target if inspect.isclass(target) else return_type(target)
 
 
-def _annotation(kind: Any) -> type[Annotation] | None:
-    annotation: type[Annotation] | None = kind.annotation
-    return annotation
+def _offered(dataset: Any) -> tuple[Annotated, ...]:
+    """Return all that can annotate a data set's images, before its options are known."""
+    return dataset.annotations or (dataset.annotation,)
 
 
-def _words(annotation: type[Annotation] | None) -> str:
+def _words(annotation: Annotated) -> str:
     return "a class for each image" if annotation is None else annotation.plural
 
 
-def _gives(dataset: Any) -> str:
-    """Say what a data set's images come with."""
-    annotation = _annotation(dataset)
+def _gives(annotation: Annotated) -> str:
     return "gives a class to each image" if annotation is None else f"annotates images with {annotation.plural}"

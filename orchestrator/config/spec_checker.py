@@ -16,7 +16,7 @@ from distill.data.base import Dataset
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, Slot
 from distill.tasks import Task
-from orchestrator.assemble import draw_model, model_sizes
+from orchestrator.assemble import draw_model, model_options
 from orchestrator.config.experiment import Experiment, canonical_json
 from orchestrator.config.matching import VALIDATION, ranking_problems, unlike_annotations
 from orchestrator.config.sections import TrainOptions
@@ -52,7 +52,7 @@ class SpecChecker:
             judge("run.scheduler", experiment.run.scheduler, STOPPING_RULE, {})
         task = None if any(problem.key.startswith("task") for problem in problems) else _task(experiment)
         dataset = self._dataset(experiment, is_right=not any(problem.key.startswith("data") for problem in problems))
-        problems += unlike_annotations(experiment.task, experiment.data, modules)
+        problems += unlike_annotations(experiment.task, experiment.data, dataset, modules)
         problems += self._model("student.model", experiment.student.model, dataset, modules)
         if experiment.teacher is not None:
             problems += self._model("teacher.model", experiment.teacher.model, dataset, modules)
@@ -90,14 +90,14 @@ class SpecChecker:
                 return problems
             try:
                 with torch.device("meta"):
-                    draw_model(spec, dataset, modules=modules).make(**model_sizes(dataset))
+                    draw_model(spec, dataset, modules=modules).make(**model_options(dataset))
             except RejectedError as error:
                 return [error.problem]
             except ValueError as error:
                 return [Problem("use", str(error))]
             return []
 
-        sizes = {} if dataset is None else model_sizes(dataset)
+        sizes = {} if dataset is None else model_options(dataset)
         return [problem.under(key) for problem in self._once(MODEL, {"spec": spec, "sizes": sizes}, judge)]
 
     def _training(self, key: str, train: TrainOptions, modules: tuple[str, ...]) -> list[Problem]:

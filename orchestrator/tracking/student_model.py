@@ -17,7 +17,8 @@ def save_student_model(module: nn.Module, example: Tensor, directory: Path) -> P
     machine that has neither this package nor the student's class.
 
     Args:
-        module: the unmodified student, without hooks and adapters; it is left as it was.
+        module: what the task exports of the unmodified student, without hooks and adapters: images in, one tensor out;
+            it is left as it was.
         example: a batch of normalised images [batch, channel, height, width] of at least 2: an example of one would fix
             the batch size at one.
         directory: the model's folder; replaced when it exists.

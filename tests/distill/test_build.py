@@ -229,6 +229,11 @@ def test_a_factory_that_takes_anything_is_given_what_the_data_say(own):
 
 
 REQUIRED = {
+    **{name: {"backbone": {"use": "ResNet8", "width": 16}} for name in ("DeepLabV3", "FCN", "LRASPP")},
+    **{
+        name: {"backbone": {"use": "ResNet8", "width": 16}, "strides": [4, 8]}
+        for name in ("FCOS", "FasterRCNN", "RetinaNet", "SSD", "SSDLite")
+    },
     "Fixed": {"weights": {"a": 1.0}},
     "GradientBalance": {"method": "PCD"},
     "GradientDirection": {"method": "ConFIG"},

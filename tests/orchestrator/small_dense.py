@@ -1,6 +1,5 @@
 """A task, a data set and a model of a user's own with masks, as an experiment file names them under ``modules``."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.batch import Batch
 from distill.data.annotation import Mask, Sample
 from distill.data.base import Dataset
 from distill.data.source import Source
 from distill.data.split import Split
-from distill.taps import OUTPUT
-from distill.tasks import Metrics, Task
+from distill.tasks import SemanticSegmentation
 
 SIDE, NUM_IMAGES, NUM_TEST = 16, 48, 16
 CLASSES = ("background", "square", "wall/floor, painted")
@@ -90,45 +87,10 @@ class SmallFCN(nn.Module):
         return {"out": F.interpolate(scores, size=images.shape[-2:], mode="bilinear")}
 
 
-class Painting(Task):
-    """A user's own task of a class for every pixel."""
+class Painting(SemanticSegmentation):
+    """A user's own task with fewer metrics."""
 
-    metric = "miou"
     metrics_known = ("miou", "loss")
-    annotation = Mask
-
-    def outputs(self, output: Any) -> dict[str, Tensor]:
-        return {OUTPUT: output["out"]}
-
-    def loss(self, output: Any, batch: Batch) -> Tensor:
-        return F.cross_entropy(output["out"].float(), batch.classes, ignore_index=255)
-
-    def metrics(self, classes: Sequence[str], device: torch.device) -> Metrics:
-        return _PaintingMetrics(classes)
-
-    def answer(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        return outputs[OUTPUT].argmax(1)
-
-
-class _PaintingMetrics(Metrics):
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._classes = classes
-        self._shared = torch.zeros(len(classes))
-        self._either = torch.zeros(len(classes))
-        self._losses: list[float] = []
-
-    def update(self, output: Any, batch: Batch, teacher: Tensor | None) -> None:
-        found = output["out"].argmax(1).cpu()
-        truth = batch.classes.cpu()
-        for label in range(len(self._classes)):
-            self._shared[label] += ((found == label) & (truth == label)).sum()
-            self._either[label] += ((found == label) | (truth == label)).sum()
-        self._losses.append(float(F.cross_entropy(output["out"].float().cpu(), truth)))
-
-    def compute(self) -> dict[str, float]:
-        shares = (100 * self._shared / self._either.clamp_min(1)).tolist()
-        values = {f"iou/{name}": share for name, share in zip(self._classes, shares, strict=True)}
-        return {"miou": sum(shares) / len(shares), "loss": sum(self._losses) / len(self._losses), **values}
 
 
 def squares(split: Split | None = None) -> SquareMasks:

@@ -8,12 +8,15 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
-from distill.objects import Labels
+from distill.late import v2
+from distill.objects import Labelled, Labels
 
 
 class Annotation(ABC):
     """What is known of one image, place by place. Geometric transforms know these operations and nothing else."""
 
+    labelled: ClassVar[Labelled]
+    """What has a class of its own."""
     plural: ClassVar[str]
     """What messages call such annotations."""
 
@@ -62,3 +65,17 @@ class Sample(NamedTuple):
 
     image: Tensor
     annotation: Annotation
+
+    def resized(self, height: int, width: int) -> Sample:
+        """Return image (bilinear, antialiased) and annotation resized to ``height`` and ``width``."""
+        if (height, width) == tuple(self.image.shape[1:]):
+            return self
+        image = v2.functional.resize(self.image, [height, width], antialias=True)
+        return Sample(image, self.annotation.resized(height, width))
+
+    def window(self, top: int, left: int, height: int, width: int) -> Sample:
+        """Return what a window shows; where it reaches beyond the image it is black, and nothing is known there."""
+        if (top, left, height, width) == (0, 0, *self.image.shape[1:]):
+            return self
+        image = v2.functional.crop(self.image, top, left, height, width)
+        return Sample(image, self.annotation.window(top, left, height, width))

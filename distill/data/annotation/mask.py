@@ -26,6 +26,7 @@ class Mask(Annotation):
         values: ``[height, width]``, uint8; ``IGNORE`` where the class is not known.
     """
 
+    labelled = "pixels"
     plural = "masks"
 
     def __init__(self, values: Tensor) -> None:
@@ -50,10 +51,11 @@ class Mask(Annotation):
         return Mask(F.interpolate(self.values[None, None], size=(height, width), mode="nearest-exact")[0, 0])
 
     def to_tv(self) -> dict[str, Any]:
-        return {"mask": tv_tensors.Mask(self.values)}
+        # Unknown becomes 0, which is what torchvision's transforms fill empty places with.
+        return {"mask": tv_tensors.Mask(self.values + 1)}
 
     def from_tv(self, values: dict[str, Any], height: int, width: int) -> Mask:
-        return Mask(values["mask"].as_subclass(Tensor))
+        return Mask(values["mask"].as_subclass(Tensor) - 1)
 
     def tensors(self) -> tuple[Tensor, ...]:
         return (self.values,)

@@ -6,6 +6,7 @@ from distill.data.transforms.random_crop import RandomCrop
 from distill.data.transforms.random_erasing import RandomErasing
 from distill.data.transforms.random_horizontal_flip import RandomHorizontalFlip
 from distill.data.transforms.random_resized_crop import RandomResizedCrop
+from distill.data.transforms.random_scale_crop import RandomScaleCrop
 
 __all__ = [
     "ColorJitter",
@@ -14,4 +15,5 @@ __all__ = [
     "RandomErasing",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
+    "RandomScaleCrop",
 ]

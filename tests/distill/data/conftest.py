@@ -3,11 +3,20 @@
 import gzip
 import hashlib
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from annotated_roots import (
+    write_ade20k,
+    write_cityscapes,
+    write_coco,
+    write_mask_folder,
+    write_voc,
+    write_voc_masks,
+)
 from PIL import Image
 from torchvision import datasets
 
@@ -96,6 +105,42 @@ def image_root(tmp_path):
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def mask_root(tmp_path):
+    """``write_mask_folder`` into this test's folder."""
+    return partial(write_mask_folder, tmp_path)
+
+
+@pytest.fixture
+def voc_masks_root(tmp_path):
+    """``write_voc_masks`` into this test's folder."""
+    return partial(write_voc_masks, tmp_path)
+
+
+@pytest.fixture
+def cityscapes_root(tmp_path):
+    """``write_cityscapes`` into this test's folder."""
+    return partial(write_cityscapes, tmp_path)
+
+
+@pytest.fixture
+def ade20k_root(tmp_path):
+    """``write_ade20k`` into this test's folder."""
+    return partial(write_ade20k, tmp_path)
+
+
+@pytest.fixture
+def voc_root(tmp_path):
+    """``write_voc`` into this test's folder."""
+    return partial(write_voc, tmp_path)
+
+
+@pytest.fixture
+def coco_root(tmp_path):
+    """``write_coco`` into this test's folder."""
+    return partial(write_coco, tmp_path)
 
 
 @pytest.fixture

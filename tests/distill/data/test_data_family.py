@@ -5,19 +5,37 @@ import pytest
 import torch
 
 import distill.data
-from distill.data.annotation.mask import IGNORE
 from distill.data.base import Dataset
 from distill.data.loader import Loader
 from distill.data.split import Split
 from distill.data.transforms import RandomHorizontalFlip
 
 FIXTURES = {
+    "ADE20K": lambda request: {
+        "root": str(request.getfixturevalue("ade20k_root")({"training": 20, "validation": 5})),
+        "size": 16,
+    },
     "CIFAR10": lambda request: {"root": str(request.getfixturevalue("cifar_root")(10))},
     "CIFAR100": lambda request: {"root": str(request.getfixturevalue("cifar_root")(100))},
+    "COCODetection": lambda request: {"root": str(request.getfixturevalue("coco_root")({"train": 20})), "size": 48},
+    "Cityscapes": lambda request: {
+        "root": str(request.getfixturevalue("cityscapes_root")({"train": 10, "val": 3})),
+        "size": [16, 32],
+    },
     "DigitScenes": lambda request: {"num_train": 20, "num_validation": 4, "num_test": 6},
     "Digits": lambda request: {},
     "FashionMNIST": lambda request: {"root": str(request.getfixturevalue("fashion_root")())},
     "ImageFolder": lambda request: {"root": str(request.getfixturevalue("image_root")({"train": 20})), "size": 32},
+    "MaskFolder": lambda request: {
+        "root": str(request.getfixturevalue("mask_root")({"train": 20})),
+        "classes": ["ground", "cell", "border"],
+        "size": [32, 40],
+    },
+    "VOCDetection": lambda request: {"root": str(request.getfixturevalue("voc_root")({"train": 20})), "size": 48},
+    "VOCSegmentation": lambda request: {
+        "root": str(request.getfixturevalue("voc_masks_root")({"train": 20, "val": 5})),
+        "size": 16,
+    },
 }
 
 
@@ -33,14 +51,17 @@ def test_registry_is_sorted_and_holds_data_sets():
     assert all(issubclass(getattr(distill.data, name), Dataset) for name in distill.data.__all__)
 
 
+def test_a_set_and_its_source_agree_on_annotations(make):
+    dataset = make()
+    assert dataset.load().source.annotation is dataset.annotation
+
+
 def test_parts_are_disjoint_and_stratified(make):
     data = make().load()
     parts = [set(part.indices.tolist()) for part in (data.train, data.validation, data.test)]
     assert len(set.union(*parts)) == sum(len(part) for part in parts) == len(data.source)
     assert data.teacher_train.indices.tolist() == data.train.indices.tolist()
-    if data.source.annotation is not None:  # the stratum is all that a split sees
-        return
-    present = np.bincount(data.train.labels, minlength=data.num_classes)
+    present = np.bincount(data.train.labels, minlength=data.num_classes if data.source.annotation is None else 1)
     assert (present > 0).all()
 
 
@@ -64,8 +85,13 @@ def test_batches_have_the_promised_shape(make):
         assert batch.images.shape == (4, *data.image_shape)
         assert batch.images.dtype == torch.float32
         assert batch.images.isfinite().all()
-        known = batch.labels[batch.labels != IGNORE]
-        assert 0 <= known.min() <= known.max() < data.num_classes
+        classes = known(batch.labels)
+        assert 0 <= classes.min() <= classes.max() < data.num_classes
+
+
+def known(labels):
+    """Returns all classes that a batch's labels name."""
+    return labels[labels != 255] if isinstance(labels, torch.Tensor) else torch.cat(labels.labels)
 
 
 def test_fingerprint_names_content_and_split_but_not_the_augmentation(make):

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from detection_cases import CANVAS, HEAD_PATHS, detector_probe, detector_taps, num_locations, objects_of
 from torch import Tensor, nn
 
 from distill import paths
 from distill.adapter import Adapter
 from distill.batch import Batch, Samples
+from distill.objects import Labelled
 from distill.paths import Path
 from distill.taps import OUTPUT, Head, Probe, Tap
 from distill.taps.tap import Layout
@@ -26,7 +28,7 @@ Shapes = Sequence[tuple[int, int, int]]
 SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 """The training set of the paths that need to know it."""
 
-EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}}
+EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}, "RegionLogits": {"number": 7}}
 """Constructor arguments of the paths that have required ones, or whose student learns nothing at first."""
 
 FEWEST_STAGES = {"FSP": 2}
@@ -50,7 +52,7 @@ class Case:
 
     def losses(self) -> dict[str, Tensor]:
         with same_numbers():
-            return self.path(self.student, self.target(), batch_of(len(self.student[OUTPUT])))
+            return self.path(self.student, self.target(), batch_of(len(self.student[OUTPUT]), self.path))
 
     def loss(self) -> Tensor:
         return torch.stack(list(self.losses().values())).sum()
@@ -81,7 +83,10 @@ def same_numbers() -> Iterator[None]:
         yield
 
 
-def batch_of(size: int) -> Batch:
+def batch_of(size: int, path: Path | None = None) -> Batch:
+    """Return a batch of class 0, or, for a path that needs objects, of images with the same objects each."""
+    if path is not None and path.needs_labels == ("objects",):
+        return Batch(torch.zeros(size, 1, *CANVAS), objects_of(size), torch.arange(size))
     return Batch(torch.zeros(size, 1, 1, 1), torch.zeros(size, dtype=torch.int64), torch.arange(size))
 
 
@@ -93,6 +98,7 @@ def make_probe(
     classifier: nn.Linear | nn.Conv2d | None = None,
     places: tuple[int, ...] = (),
     independent: bool = False,
+    labelled: Labelled = "images",
 ) -> Probe:
     """Return what `probe` would say of a model with stages `<prefix>0`, `<prefix>1`, ... of these shapes.
 
@@ -111,6 +117,7 @@ def make_probe(
         last=stages[-1],
         output_shape=(num_classes, *places),
         classifier=classifier,
+        labelled=labelled,
         head=Head(independent=independent),
     )
 
@@ -118,9 +125,10 @@ def make_probe(
 def connect(path: Path, student: Shapes, teacher: Shapes, classifier: nn.Linear | None = None) -> Path:
     """Connect a path; the classes are those of the teacher's classifier, or 4."""
     num_classes = 4 if classifier is None else classifier.out_features
+    labelled = (*path.needs_labels, "images")[0]
     path.connect(
-        make_probe("s", student, num_classes=num_classes),
-        make_probe("t", teacher, num_classes=num_classes, classifier=classifier),
+        make_probe("s", student, num_classes=num_classes, labelled=labelled),
+        make_probe("t", teacher, num_classes=num_classes, classifier=classifier, labelled=labelled),
     )
     return path
 
@@ -191,23 +199,33 @@ def make_case(
     student, teacher = (side if len(side) >= fewest else (*side,) * fewest for side in (student, teacher))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        path = connect(example(name), student, teacher, nn.Linear(teacher[-1][0], 4))
+        path = example(name)
+        if name in HEAD_PATHS:
+            locations = num_locations(teacher)
+            path.connect(detector_probe(student, locations), detector_probe(teacher, locations, seed=1))
+        else:
+            connect(path, student, teacher, nn.Linear(teacher[-1][0], 4))
         if path.needs_samples:
             path.meet(SAMPLES)
         for parameter in path.parameters():  # BatchNorm starts as 1 and 0: would hide that they are used
             parameter.data += 0.3 * torch.randn_like(parameter)
-        taps = [
-            {
-                OUTPUT: 2 * torch.randn(batch_size, 4, dtype=torch.float64),
-                **{
-                    f"{prefix}{index}": torch.randn(batch_size, *shape, dtype=torch.float64)
-                    for index, shape in enumerate(shapes)
-                },
-            }
-            for prefix, shapes in (("s", student), ("t", teacher))
-        ]
+        if name in HEAD_PATHS:
+            taps = [detector_taps(shapes, locations, batch_size) for shapes in (student, teacher)]
+        else:
+            taps = [_plain_taps(prefix, shapes, batch_size) for prefix, shapes in (("s", student), ("t", teacher))]
     student_taps, teacher_taps = ({key: value.to(dtype) for key, value in side.items()} for side in taps)
     return Case(path.to(torch.promote_types(dtype, torch.float32)), student_taps, teacher_taps)
+
+
+def _plain_taps(prefix: str, shapes: Shapes, batch_size: int) -> dict[str, Tensor]:
+    """Return random logits and maps, float64."""
+    return {
+        OUTPUT: 2 * torch.randn(batch_size, 4, dtype=torch.float64),
+        **{
+            f"{prefix}{index}": torch.randn(batch_size, *shape, dtype=torch.float64)
+            for index, shape in enumerate(shapes)
+        },
+    }
 
 
 def still_case(name: str, **options: Any) -> Case:

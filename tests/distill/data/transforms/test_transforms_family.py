@@ -16,6 +16,7 @@ EXAMPLES = {
     "RandomErasing": lambda: transforms.RandomErasing(p=0.8),
     "RandomHorizontalFlip": lambda: transforms.RandomHorizontalFlip(),
     "RandomResizedCrop": lambda: transforms.RandomResizedCrop(11),
+    "RandomScaleCrop": lambda: transforms.RandomScaleCrop([9, 12], (0.3, 1.5)),
 }
 
 
