@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from distill.data.annotated_dataset import open_root
+from distill.data.annotation.mask import IGNORE
 from distill.data.canvas import Fit
-from distill.data.mask_source import UNKNOWN, values_of
+from distill.data.mask_source import values_of
 from distill.data.pairing import pair_files
 from distill.data.segmentation_dataset import Pairs, SegmentationDataset
 from distill.data.split import Split
@@ -93,7 +94,7 @@ class Cityscapes(SegmentationDataset):
         super().__init__(
             root=folder,
             classes=list(_IDS),
-            values=values_of(ids, (*range(_NUM_IDS), UNKNOWN) if masks == "labelIds" else (UNKNOWN,)),
+            values=values_of(ids, (*range(_NUM_IDS), IGNORE) if masks == "labelIds" else (IGNORE,)),
             size=size,
             fit=fit,
             channels=channels,
