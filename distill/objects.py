@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -55,6 +56,9 @@ class Objects:
         boxes, labels, ignored = zip(*images, strict=True) if images else ((), (), ())
         return cls(tuple(boxes), tuple(labels), tuple(ignored))
 
+
+Labelled = Literal["images", "pixels", "objects"]
+"""What has a class of its own."""
 
 Labels = Tensor | Objects
 """What is known of a batch: int64 classes ``[batch]``, int64 classes of pixels ``[batch, height, width]``, objects."""

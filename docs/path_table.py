@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,20 @@ from torchvision.models import resnet18, resnet34
 
 from distill import paths
 from distill.batch import Samples
-from distill.models import CifarResNet18, CifarResNet50
+from distill.models import CifarResNet18, CifarResNet50, DistributionFCOS, FasterRCNN, ResNet8, ResNet8x4
 from distill.paths.base import Path as KnowledgePath
-from distill.taps import INPUT, OUTPUT, Probe, probe
+from distill.taps import INPUT, LEVEL, OUTPUT, Probe, is_output, probe
+from distill.tasks import Detection
 
 DOCUMENT = Path(__file__).parent / "paths.md"
 COSTS = Path(__file__).parents[1] / "benchmarks" / "results" / "paths.json"
 GENERATOR = "docs/path_table.py"
 HEADER = ("path", "what it matches", "reads", "below 0", "batch", "target, small", "target, large", "learns", "source")
+DETECTOR_PATHS: dict[str, Callable[..., nn.Module]] = {
+    **dict.fromkeys(("BoxOffsets", "FGD", "LD"), DistributionFCOS),
+    "RegionLogits": FasterRCNN,
+}
+"""Paths for object detection, and the heads of the detectors that they are shown with."""
 
 
 @cache
@@ -44,6 +51,33 @@ def _probe(model: nn.Module, side: int) -> Probe:
         return probe(model.to("meta"), torch.empty(2, 3, side, side), lambda output: output)
 
 
+@cache
+def _small_detectors(head: Callable[..., nn.Module]) -> tuple[Probe, Probe]:
+    """A wide ResNet-8 to a ResNet-8, with pyramids of 64 channels, on 128x128 images, 21 classes."""
+    options = {"num_classes": 21, "width": 64, "strides": (4, 8, 16, 32)}
+    student, teacher = (head(backbone(num_classes=2), **options) for backbone in (ResNet8, ResNet8x4))
+    return _detector(student, 128), _detector(teacher, 128)
+
+
+@cache
+def _large_detectors(head: Callable[..., nn.Module]) -> tuple[Probe, Probe]:
+    """ResNet-34 to ResNet-18, with pyramids of 256 channels, on 384x384 images, 21 classes."""
+    student, teacher = (head(backbone(), num_classes=21, width=256) for backbone in (resnet18, resnet34))
+    return _detector(student, 384), _detector(teacher, 384)
+
+
+def _detector(model: nn.Module, side: int) -> Probe:
+    return Detection().probe(model, torch.zeros(2, 3, side, side))
+
+
+def _pairs(name: str) -> tuple[tuple[Probe, Probe], tuple[Probe, Probe]]:
+    """Return the small and the large pair of models that a path is shown with."""
+    if name in DETECTOR_PATHS:
+        head = DETECTOR_PATHS[name]
+        return _small_detectors(head), _large_detectors(head)
+    return _small(), _large()
+
+
 def _connected(name: str, pair: tuple[Probe, Probe]) -> KnowledgePath:
     path: KnowledgePath = getattr(paths, name)()
     with torch.device("meta"):
@@ -58,6 +92,10 @@ def _reads(path: KnowledgePath, student: Probe) -> str:
     before = any(name.endswith(INPUT) for pair in path.pairs for name in (pair.student, pair.teacher))
     if names == [OUTPUT]:
         return "logits"
+    if names[0].startswith(LEVEL):
+        return "all levels"
+    if is_output(names[0]):
+        return names[0][1:].replace("_", " ")
     where = "last stage" if [pair.layer for pair in path.pairs] == [student.last.name] else "a middle stage"
     return (where if len(names) == 1 else "all stages") + (", before the activation" if before else "")
 
@@ -73,7 +111,9 @@ def _bytes(path: KnowledgePath, teacher: Probe) -> str:
 
 
 def _shape(probe: Probe, tap: str) -> tuple[int, ...]:
-    return probe.output_shape if tap == OUTPUT else probe[tap].shape
+    if tap == OUTPUT:
+        return probe.output_shape
+    return probe.output_shapes[tap] if is_output(tap) else probe[tap].shape
 
 
 def _learns(path: KnowledgePath) -> str:
@@ -86,16 +126,17 @@ def rows() -> list[tuple[str, ...]]:
     found = []
     for name in sorted(paths.__all__, key=str.lower):
         kind = getattr(paths, name)
-        small, large = _connected(name, _small()), _connected(name, _large())
+        pairs = _pairs(name)
+        small, large = (_connected(name, pair) for pair in pairs)
         found.append(
             (
                 f"`{name}`",
                 tables.first_sentence(kind),
-                _reads(large, _large()[0]),
+                _reads(large, pairs[1][0]),
                 "" if kind.non_negative else "yes",
                 "yes" if kind.batch_dependent else "",
-                _bytes(small, _small()[1]),
-                _bytes(large, _large()[1]),
+                _bytes(small, pairs[0][1]),
+                _bytes(large, pairs[1][1]),
                 _learns(large),
                 tables.source(kind),
             )

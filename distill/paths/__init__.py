@@ -1,6 +1,7 @@
 """The paths by which knowledge reaches the student; ``__all__`` is the registry of those that YAML can name."""
 
 from distill.paths.ab import AB
+from distill.paths.affinity import Affinity
 from distill.paths.attention_transfer import AttentionTransfer
 from distill.paths.attention_transfer_norm import AttentionTransferNorm
 from distill.paths.base import AdaptedFeaturePath as AdaptedFeaturePath
@@ -23,6 +24,7 @@ from distill.paths.fsp import FSP
 from distill.paths.ft import FT
 from distill.paths.hint import Hint
 from distill.paths.ickd import ICKD
+from distill.paths.kta import KTA
 from distill.paths.ld import LD
 from distill.paths.logits import Logits
 from distill.paths.mgd import MGD
@@ -30,6 +32,7 @@ from distill.paths.multi_level_logits import MultiLevelLogits
 from distill.paths.nst_gram import NSTGram
 from distill.paths.nst_polynomial import NSTPolynomial
 from distill.paths.ofd import OFD
+from distill.paths.pairwise_similarity import PairwiseSimilarity
 from distill.paths.pkd import PKD
 from distill.paths.pkt import PKT
 from distill.paths.region_logits import RegionLogits
@@ -56,6 +59,7 @@ __all__ = [
     "FSP",
     "FT",
     "ICKD",
+    "KTA",
     "LD",
     "MGD",
     "OFD",
@@ -65,6 +69,7 @@ __all__ = [
     "SRD",
     "VID",
     "WSLD",
+    "Affinity",
     "AttentionTransfer",
     "AttentionTransferNorm",
     "BoxOffsets",
@@ -75,6 +80,7 @@ __all__ = [
     "MultiLevelLogits",
     "NSTGram",
     "NSTPolynomial",
+    "PairwiseSimilarity",
     "RKDAngle",
     "RKDDistance",
     "RegionLogits",

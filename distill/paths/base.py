@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.adapter import Adapter
 from distill.batch import Batch, Samples
 from distill.identity import describe
+from distill.objects import Labelled
 from distill.paths.answers import pair_answers, share_kind
 from distill.paths.schedule import ALWAYS, Schedule
 from distill.taps import OUTPUT, Probe, TapPair, pair_before_activation, pair_last, pair_named, pair_stages
@@ -50,8 +51,8 @@ class Path(nn.Module, ABC):
     needs_samples: ClassVar[bool] = False
     """Whether the path has to know, before the training, which samples it will see; see :meth:`meet`."""
 
-    needs_objects: ClassVar[bool] = False
-    """Whether the path looks at the boxes of ``Batch.labels``, so that it has no sense without objects."""
+    needs_labels: ClassVar[tuple[Labelled, ...]] = ()
+    """What may be labelled with classes, where the path reads ``Batch.labels``; empty where it does not."""
 
     schedule: Schedule = ALWAYS
     """When the path takes part; a file's ``schedule: {start: ..., warm_up: ..., end: ...}`` beside the options."""
@@ -71,13 +72,13 @@ class Path(nn.Module, ABC):
         """Choose the taps and build what depends on their shapes.
 
         Raises:
-            ValueError: a tap does not exist, or its shape cannot meet its partner's; or :attr:`needs_objects`, and the
-                images are not labelled with any.
+            ValueError: a tap does not exist, or its shape cannot meet its partner's; or the path
+                reads labels of another kind, see :attr:`needs_labels`.
         """
-        if self.needs_objects and not student.has_objects:
+        if self.needs_labels and student.labelled not in self.needs_labels:
             raise ValueError(
-                f"{type(self).__name__} looks at the boxes of objects, but the images of this task are labelled with "
-                "none: it is for object detection"
+                f"{type(self).__name__} reads the classes of {' or '.join(self.needs_labels)}, but in this task "
+                f"{student.labelled} have them"
             )
         self.pairs = self.choose_pairs(student, teacher)
         self.build(student, teacher)

@@ -64,6 +64,7 @@ class CRD(Path):
     """
 
     needs_samples = True
+    needs_labels = ("images",)
     target_options = ()
 
     bank_student: Tensor  # [sample, dimension]

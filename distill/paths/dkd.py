@@ -40,6 +40,8 @@ class DKD(SoftenedPath):
         ValueError: an option is out of bounds.
     """
 
+    needs_labels = ("images", "pixels")
+
     def __init__(
         self, temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0, standardize: bool = False
     ) -> None:

@@ -57,7 +57,7 @@ class FGD(WholeMapPath):
         ValueError: an option is out of bounds.
     """
 
-    needs_objects = True
+    needs_labels = ("objects",)
 
     def __init__(
         self,

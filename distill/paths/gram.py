@@ -29,6 +29,18 @@ class GramPath(AdaptedFeaturePath):
             self._few_positions[pair.layer] = tap.channels > self.most_channels * tap.height * tap.width
 
 
+def columns_are_few(own: int, other: int, rows: int) -> bool:
+    """Whether :func:`gram_distance` takes fewer multiply-adds, forward and backward, than the two matrices it avoids.
+
+    Args:
+        own: columns of ``S``.
+        other: columns of ``T``.
+        rows: of both.
+    """
+    without = rows * (2 * own**2 + 2 * own * other + other**2)
+    return without < rows**2 * (3 * own + other)
+
+
 def gram_distance(rows: Tensor, target: Tensor) -> Tensor:
     """Return ``||S S' - T T'||^2`` of each sample, without forming either, and without gradient in the target.
 

@@ -54,7 +54,7 @@ class LD(Path):
         ValueError: an option is out of bounds.
     """
 
-    needs_objects = True
+    needs_labels = ("objects",)
     target_options = ()
 
     _locations: LocationHead

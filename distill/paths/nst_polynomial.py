@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from distill.paths.gram import gram_distance
+from distill.paths.gram import columns_are_few, gram_distance
 from distill.paths.sizes import pooled_alike
 from distill.paths.whole_map import WholeMapPath
 
@@ -49,16 +49,9 @@ class NSTPolynomial(WholeMapPath):
     def layer_loss(self, layer: str, student: Tensor, target: Tensor) -> Tensor:
         student, target = pooled_alike(student, target)
         rows, other = _unit_rows(student), _unit_rows(target)
-        if _channels_are_few(rows.shape[1], other.shape[1], rows.shape[2]):
+        if columns_are_few(rows.shape[1], other.shape[1], rows.shape[2]):
             return gram_distance(rows.mT, other.mT).clamp_min(0).mean()
         return (rows.mT @ rows - other.mT @ other).square().sum(dim=(1, 2)).mean()
-
-
-def _channels_are_few(wide: int, out: int, positions: int) -> bool:
-    """Whether the ``[channel, channel]`` matrices take fewer multiply-adds, forward and backward, than the others."""
-    by_channels = positions * (2 * wide**2 + 2 * wide * out + out**2)
-    by_positions = positions**2 * (3 * wide + out)
-    return by_channels < by_positions
 
 
 def _unit_rows(features: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ class WSLD(SoftenedPath):
             arXiv:2403.01427).
     """
 
+    needs_labels = ("images", "pixels")
+
     def __init__(self, temperature: float = 2.0, standardize: bool = False) -> None:
         super().__init__(temperature, standardize)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from distill.objects import Labelled
 from distill.taps.activation import Activation, record
 from distill.taps.head import Head
 from distill.taps.reader import Outputs, Run, call
@@ -36,7 +37,7 @@ class Probe:
             where that function is no module, so that nothing can be hooked.
         output_shapes: shapes of all parts of the output, by tap name, without the batch.
         head: what the task knows of the model's head besides.
-        has_objects: whether images are labelled with objects: boxes and their classes.
+        labelled: what the model's task labels with classes.
     """
 
     taps: Mapping[str, Tap]
@@ -48,7 +49,7 @@ class Probe:
     unactivated: Mapping[str, Tap | None] = field(default_factory=dict)
     output_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     head: Head = field(default_factory=Head)
-    has_objects: bool = False
+    labelled: Labelled = "images"
 
     @property
     def is_pyramid(self) -> bool:

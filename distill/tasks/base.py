@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.data.annotation import Annotation, Boxes
+from distill.data.annotation import Annotation
 from distill.objects import Labels
 from distill.taps import OUTPUT, Head, Probe, Tap, TapReader, probe
 from distill.tasks.drawing import Drawing
@@ -135,7 +135,7 @@ class Task(ABC):
     def probe(self, model: nn.Module, sample: Tensor) -> Probe:
         """Run a model once on a sample and say what can be read out of it; see :func:`distill.taps.probe`."""
         found = probe(model, sample, self.outputs, run=self.run, head=self.head(model))
-        return replace(found, has_objects=self.annotation is Boxes)
+        return replace(found, labelled="images" if self.annotation is None else self.annotation.labelled)
 
     def reader(self, model: nn.Module, taps: Iterable[Tap]) -> TapReader:
         """Return what reads taps out of a model."""

@@ -232,7 +232,7 @@ REQUIRED = {
     **{name: {"backbone": {"use": "ResNet8", "width": 16}} for name in ("DeepLabV3", "FCN", "LRASPP")},
     **{
         name: {"backbone": {"use": "ResNet8", "width": 16}, "strides": [4, 8]}
-        for name in ("FCOS", "FasterRCNN", "RetinaNet", "SSD", "SSDLite")
+        for name in ("DistributionFCOS", "FCOS", "FasterRCNN", "RetinaNet", "SSD", "SSDLite")
     },
     "Fixed": {"weights": {"a": 1.0}},
     "GradientBalance": {"method": "PCD"},
@@ -240,6 +240,7 @@ REQUIRED = {
     "WideResNet": {"depth": 16, "widen": 2},
     "EachImage": {"transform": {"use": "torchvision.transforms.v2.RandAugment"}},
     "RandomResizedCrop": {"size": 8},
+    "RandomScaleCrop": {"size": [8, 12]},
 }
 
 

@@ -160,7 +160,7 @@ def test_each_layer_acts_at_its_own_tap() -> None:
     assert distiller_of({"turns": FSP()}, "layer")._places == ["layer2", "layer3"]
 
 
-OPTIONS: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}}
+OPTIONS: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}}
 """Of paths from which the student learns nothing at first."""
 
 

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 from torch import Tensor
 
 from distill.late import v2
-from distill.objects import Labels
+from distill.objects import Labelled, Labels
 
 
 class Annotation(ABC):
     """What is known of one image, place by place. Geometric transforms know these operations and nothing else."""
 
+    labelled: ClassVar[Labelled]
+    """What has a class of its own."""
     plural: ClassVar[str]
     """What messages call such annotations."""
 

@@ -29,6 +29,7 @@ class Boxes(Annotation):
         width: of the image.
     """
 
+    labelled = "objects"
     plural = "boxes"
 
     def __init__(self, boxes: Tensor, labels: Tensor, ignored: Tensor, height: int, width: int) -> None:

@@ -26,6 +26,7 @@ class Mask(Annotation):
         values: ``[height, width]``, uint8; ``IGNORE`` where the class is not known.
     """
 
+    labelled = "pixels"
     plural = "masks"
 
     def __init__(self, values: Tensor) -> None:

@@ -2,13 +2,21 @@
 
 import gzip
 import hashlib
-import json
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from annotated_roots import (
+    write_ade20k,
+    write_cityscapes,
+    write_coco,
+    write_mask_folder,
+    write_voc,
+    write_voc_masks,
+)
 from PIL import Image
 from torchvision import datasets
 
@@ -100,128 +108,39 @@ def image_root(tmp_path):
 
 
 @pytest.fixture
-def paint():
-    """The colour in which ``mask_root`` paints each class, so that an image tells its mask."""
-    return np.array([[40, 90, 140], [220, 30, 60], [10, 200, 90]], dtype=np.uint8)
+def mask_root(tmp_path):
+    """``write_mask_folder`` into this test's folder."""
+    return partial(write_mask_folder, tmp_path)
 
 
 @pytest.fixture
-def mask_root(tmp_path, paint):
-    """Returns a function that writes images and masks of differing sizes: ``parts`` maps a folder to their number."""
-
-    def write(parts, *, images="images", masks="masks") -> Path:
-        generator = np.random.default_rng(0)
-        for part, count in parts.items():
-            for folder in (images, masks):
-                (tmp_path / part / folder).mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                height, width = (int(side) for side in generator.integers(30, 60, 2))
-                mask = np.zeros((height, width), dtype=np.uint8)
-                mask[height // 4 : height // 2, 3 : width // 2] = 1
-                mask[height // 2 :, width // 3 :] = 2
-                Image.fromarray(paint[mask]).save(tmp_path / part / images / f"{number:03}.png")
-                Image.fromarray(mask).save(tmp_path / part / masks / f"{number:03}.png")
-        return tmp_path
-
-    return write
-
-
-class PaintedObjects:
-    """Images on black with one object or none in each third, and their boxes: left, top, right, bottom from 0."""
-
-    names = ("ant", "bee", "cow")
-    colours = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
-
-    def __init__(self, seed=0):
-        self._generator = np.random.default_rng(seed)
-
-    def draw(self):
-        """Returns the pixels of the next image, and name and box of each object."""
-        height, width = (int(side) for side in self._generator.integers(30, 60, 2))
-        pixels = np.zeros((height, width, 3), dtype=np.uint8)
-        objects = []
-        for place in range(3):
-            left, top = (int(value) for value in self._generator.integers(0, 5, 2))
-            kind, present = (int(value) for value in self._generator.integers(0, [3, 4]))
-            left += place * (width // 3)
-            right, bottom = left + 2 + kind, top + 9 + place
-            if present:
-                pixels[top:bottom, left:right] = self.colours[kind]
-                objects.append((self.names[kind], (left, top, right, bottom)))
-        return pixels, objects
+def voc_masks_root(tmp_path):
+    """``write_voc_masks`` into this test's folder."""
+    return partial(write_voc_masks, tmp_path)
 
 
 @pytest.fixture
-def painted_objects():
-    """Draws images with objects."""
-    return PaintedObjects()
+def cityscapes_root(tmp_path):
+    """``write_cityscapes`` into this test's folder."""
+    return partial(write_cityscapes, tmp_path)
 
 
 @pytest.fixture
-def voc_root(tmp_path, painted_objects):
-    """Returns a function that writes VOC's folders: ``lists`` maps a list to its number of images."""
-
-    def write(lists, prefix="") -> Path:
-        base = tmp_path / prefix
-        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-            (base / folder).mkdir(parents=True, exist_ok=True)
-        for name, count in lists.items():
-            names = [f"{name}_{number:03}" for number in range(count)]
-            (base / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{each}\n" for each in names))
-            for each in names:
-                pixels, objects = painted_objects.draw()
-                Image.fromarray(pixels).save(base / "JPEGImages" / f"{each}.jpg", "PNG")
-                (base / "Annotations" / f"{each}.xml").write_text(voc_xml(pixels.shape, objects))
-        return tmp_path
-
-    return write
-
-
-def voc_xml(shape, objects):
-    """Returns VOC's XML, whose pixels are numbered from 1."""
-    height, width = shape[:2]
-    written = "".join(
-        f"<object><name>{name}</name><difficult>{int(name == 'cow')}</difficult><bndbox><xmin>{box[0] + 1}</xmin>"
-        f"<ymin>{box[1] + 1}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
-        for name, box in objects
-    )
-    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-    return f"<annotation>{size}{written}</annotation>"
+def ade20k_root(tmp_path):
+    """``write_ade20k`` into this test's folder."""
+    return partial(write_ade20k, tmp_path)
 
 
 @pytest.fixture
-def coco_root(tmp_path, painted_objects):
-    """Returns a function that writes COCO's files: ``parts`` maps a part to its number of images."""
+def voc_root(tmp_path):
+    """``write_voc`` into this test's folder."""
+    return partial(write_voc, tmp_path)
 
-    def write(parts, *, file="annotations/instances_{}2017.json", folder="{}2017") -> Path:
-        for part, count in parts.items():
-            images, annotations = [], []
-            where = tmp_path / folder.format(part)
-            where.mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                pixels, objects = painted_objects.draw()
-                Image.fromarray(pixels).save(where / f"{number:03}.png")
-                height, width = pixels.shape[:2]
-                image = {"id": 900 - number, "file_name": f"{number:03}.png", "width": width, "height": height}
-                images.append(image)
-                for name, (left, top, right, bottom) in objects:
-                    annotations.append(
-                        {
-                            "id": len(annotations),
-                            "image_id": image["id"],
-                            "category_id": {"ant": 90, "bee": 7, "cow": 21}[name],
-                            "bbox": [left, top, right - left, bottom - top],
-                            "iscrowd": int(name == "cow"),
-                            "segmentation": [[1, 2, 3, 4, 5, 6]],
-                        }
-                    )
-            categories = [{"id": 90, "name": "ant"}, {"id": 7, "name": "bee"}, {"id": 21, "name": "cow"}]
-            path = tmp_path / file.format(part)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-        return tmp_path
 
-    return write
+@pytest.fixture
+def coco_root(tmp_path):
+    """``write_coco`` into this test's folder."""
+    return partial(write_coco, tmp_path)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from annotated_roots import PaintedObjects
 
 from distill.data import COCODetection
 
@@ -25,7 +26,7 @@ def edit(root, change, part="train"):
     path.write_text(json.dumps(content))
 
 
-def test_boxes_are_where_the_objects_are_and_ids_have_no_gaps(coco_root, painted_objects):
+def test_boxes_are_where_the_objects_are_and_ids_have_no_gaps(coco_root):
     data = folder(coco_root({"train": 9, "val": 3})).load()
     assert data.classes == ("__background__", "bee", "cow", "ant")  # by their ids, 7, 21 and 90
     assert [len(part) for part in (data.train, data.validation, data.test)] == [8, 1, 3]
@@ -33,7 +34,7 @@ def test_boxes_are_where_the_objects_are_and_ids_have_no_gaps(coco_root, painted
     for image, found in read_all(data):
         black = torch.zeros_like(image)
         for box, label in zip(found.boxes.int().tolist(), found.labels.tolist(), strict=True):
-            colour = painted_objects.colours[painted_objects.names.index(data.classes[label])]
+            colour = PaintedObjects.colours[PaintedObjects.names.index(data.classes[label])]
             left, top, right, bottom = box
             black[:, top:bottom, left:right] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
             num_objects += 1

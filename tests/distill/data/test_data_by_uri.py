@@ -12,16 +12,25 @@ from distill.data import FashionMNIST, ImageFolder
 from distill.data.roots.remote import RemoteRoot
 
 WRITE = {
+    "ADE20K": lambda request: request.getfixturevalue("ade20k_root")({"training": 8, "validation": 2}),
     "CIFAR10": lambda request: request.getfixturevalue("cifar_root")(10),
     "CIFAR100": lambda request: request.getfixturevalue("cifar_root")(100),
     "COCODetection": lambda request: request.getfixturevalue("coco_root")({"train": 8, "val": 2}),
+    "Cityscapes": lambda request: request.getfixturevalue("cityscapes_root")({"train": 4, "val": 1}),
     "FashionMNIST": lambda request: request.getfixturevalue("fashion_root")(packed=True),
     "ImageFolder": lambda request: request.getfixturevalue("image_root")({"train": 8, "val": 2}),
     "MaskFolder": lambda request: request.getfixturevalue("mask_root")({"train": 8, "val": 2}),
     "VOCDetection": lambda request: request.getfixturevalue("voc_root")({"train": 8, "val": 2}, "VOCdevkit/VOC2007"),
+    "VOCSegmentation": lambda request: request.getfixturevalue("voc_masks_root")({"train": 8, "val": 2}),
 }
 OPTIONS = {"MaskFolder": {"classes": ["ground", "cell", "border"]}}
 LOSSES = {
+    "ADE20K": (
+        "ADEChallengeData2016/annotations/validation",
+        "root must hold annotations/training/ and annotations",
+    ),
+    "Cityscapes": ("gtFine/val", "root must hold gtFine/val/, found none in"),
+    "VOCSegmentation": ("VOCdevkit/VOC2012/SegmentationClass", "root must hold SegmentationClass/, itself or in VOC20"),
     "COCODetection": ("annotations", "root must hold annotations/instances_train2017.json or train/_annotations.coco"),
     "ImageFolder": ("val/dog", r"val must have the classes of train/: missing \['dog'\]"),
     "VOCDetection": ("VOCdevkit/VOC2007/Annotations", r"root must hold Annotations/, itself or in VOC2007/"),

@@ -11,9 +11,17 @@ from distill.data.split import Split
 from distill.data.transforms import RandomHorizontalFlip
 
 FIXTURES = {
+    "ADE20K": lambda request: {
+        "root": str(request.getfixturevalue("ade20k_root")({"training": 20, "validation": 5})),
+        "size": 16,
+    },
     "CIFAR10": lambda request: {"root": str(request.getfixturevalue("cifar_root")(10))},
     "CIFAR100": lambda request: {"root": str(request.getfixturevalue("cifar_root")(100))},
     "COCODetection": lambda request: {"root": str(request.getfixturevalue("coco_root")({"train": 20})), "size": 48},
+    "Cityscapes": lambda request: {
+        "root": str(request.getfixturevalue("cityscapes_root")({"train": 10, "val": 3})),
+        "size": [16, 32],
+    },
     "DigitScenes": lambda request: {"num_train": 20, "num_validation": 4, "num_test": 6},
     "Digits": lambda request: {},
     "FashionMNIST": lambda request: {"root": str(request.getfixturevalue("fashion_root")())},
@@ -24,6 +32,10 @@ FIXTURES = {
         "size": [32, 40],
     },
     "VOCDetection": lambda request: {"root": str(request.getfixturevalue("voc_root")({"train": 20})), "size": 48},
+    "VOCSegmentation": lambda request: {
+        "root": str(request.getfixturevalue("voc_masks_root")({"train": 20, "val": 5})),
+        "size": 16,
+    },
 }
 
 

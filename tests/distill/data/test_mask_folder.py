@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from annotated_roots import PAINT
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -61,7 +62,7 @@ def test_the_parts_may_lie_below_images_and_annotations(mask_root):
     assert test == ["images/validation/000.png", "images/validation/001.png"]
 
 
-def test_an_image_and_its_mask_come_together(mask_root, paint):
+def test_an_image_and_its_mask_come_together(mask_root):
     root = mask_root({"train": 6, "val": 2})
     (root / "val" / "masks" / "000.png").rename(root / "val" / "masks" / "spare.png")
     Image.open(root / "val" / "masks" / "spare.png").save(root / "val" / "masks" / "000.png")
@@ -70,7 +71,7 @@ def test_an_image_and_its_mask_come_together(mask_root, paint):
     images = source.read(np.arange(8)[::-1])
     for (image, mask), same in zip(samples, images, strict=True):
         assert image.equal(same)
-        assert image.permute(1, 2, 0).tolist() == paint[mask.values.numpy()].tolist()
+        assert image.permute(1, 2, 0).tolist() == PAINT[mask.values.numpy()].tolist()
 
 
 def loader_of(data, batch_size, **options):

@@ -98,7 +98,7 @@ def detector_probe(
         classifier=None,
         output_shapes={**{level.name: level.shape for level in levels}, **parts},
         head=Head(independent, PlainRegions(seed), PlainLocations(locations)),
-        has_objects=True,
+        labelled="objects",
     )
 
 

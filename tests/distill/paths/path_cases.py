@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distill import paths
 from distill.adapter import Adapter
 from distill.batch import Batch, Samples
+from distill.objects import Labelled
 from distill.paths import Path
 from distill.taps import OUTPUT, Head, Probe, Tap
 from distill.taps.tap import Layout
@@ -27,14 +28,14 @@ Shapes = Sequence[tuple[int, int, int]]
 SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 """The training set of the paths that need to know it."""
 
-EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "RegionLogits": {"number": 7}}
+EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}, "RegionLogits": {"number": 7}}
 """Constructor arguments of the paths that have required ones, or whose student learns nothing at first."""
 
 FEWEST_STAGES = {"FSP": 2}
 """Stages without which a path refuses to connect, where one is not enough."""
 
 
-WAITING = {"FT": "paraphrasers."}
+WAITING = {"FT": "paraphrasers.", "KTA": "paraphrasers."}
 """Where the names of those parameters begin that wait for another phase of the training, without a gradient."""
 
 
@@ -84,7 +85,7 @@ def same_numbers() -> Iterator[None]:
 
 def batch_of(size: int, path: Path | None = None) -> Batch:
     """Return a batch of class 0, or, for a path that needs objects, of images with the same objects each."""
-    if path is not None and path.needs_objects:
+    if path is not None and path.needs_labels == ("objects",):
         return Batch(torch.zeros(size, 1, *CANVAS), objects_of(size), torch.arange(size))
     return Batch(torch.zeros(size, 1, 1, 1), torch.zeros(size, dtype=torch.int64), torch.arange(size))
 
@@ -97,6 +98,7 @@ def make_probe(
     classifier: nn.Linear | nn.Conv2d | None = None,
     places: tuple[int, ...] = (),
     independent: bool = False,
+    labelled: Labelled = "images",
 ) -> Probe:
     """Return what `probe` would say of a model with stages `<prefix>0`, `<prefix>1`, ... of these shapes.
 
@@ -115,7 +117,7 @@ def make_probe(
         last=stages[-1],
         output_shape=(num_classes, *places),
         classifier=classifier,
-        has_objects=True,
+        labelled=labelled,
         head=Head(independent=independent),
     )
 
@@ -123,9 +125,10 @@ def make_probe(
 def connect(path: Path, student: Shapes, teacher: Shapes, classifier: nn.Linear | None = None) -> Path:
     """Connect a path; the classes are those of the teacher's classifier, or 4."""
     num_classes = 4 if classifier is None else classifier.out_features
+    labelled = (*path.needs_labels, "images")[0]
     path.connect(
-        make_probe("s", student, num_classes=num_classes),
-        make_probe("t", teacher, num_classes=num_classes, classifier=classifier),
+        make_probe("s", student, num_classes=num_classes, labelled=labelled),
+        make_probe("t", teacher, num_classes=num_classes, classifier=classifier, labelled=labelled),
     )
     return path
 

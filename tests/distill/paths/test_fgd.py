@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -247,10 +246,8 @@ def test_a_temperature_is_above_zero() -> None:
 
 
 def test_without_objects_it_does_not_connect() -> None:
-    probe = replace(make_probe("s", [(3, 4, 4)]), has_objects=False)
-    with pytest.raises(
-        ValueError, match=r"^FGD looks at the boxes of objects, but the images of this task are labelled"
-    ):
+    probe = make_probe("s", [(3, 4, 4)])
+    with pytest.raises(ValueError, match=r"^FGD reads the classes of objects, but in this task images have them$"):
         FGD().connect(probe, probe)
 
 

@@ -12,7 +12,8 @@ from naive_maps import Maps, naive_layers, naive_pooled_alike, positions
 from path_cases import Case, batch_of, connect, make_case
 from torch import Tensor, nn
 
-from distill.paths import FT, Path, ft
+from distill import distributed
+from distill.paths import FT, Path
 from distill.paths.base import key
 
 
@@ -294,7 +295,7 @@ def test_frozen_copy_has_the_mean_of_all_ranks_running_statistics(monkeypatch: p
     case = make_case("FT")
     case.path.pretrain = 0.1
     case.path.advance(0.0)
-    monkeypatch.setattr(ft.distributed, "mean", lambda values: values + 1)  # as other ranks might have it
+    monkeypatch.setattr(distributed, "mean", lambda values: values + 1)  # as other ranks might have it
     case.losses()
     paraphraser = case.path.paraphrasers[key(case.path.layers[0])]
     copies, originals = dict(paraphraser.frozen.module.named_buffers()), dict(paraphraser.encoder.named_buffers())
@@ -339,39 +340,44 @@ def test_pretrain_is_a_share(share: float) -> None:
         FT(pretrain=share)
 
 
+TRANSLATED = [
+    ("F.l1_loss(", "F.mse_loss("),
+    ("return F.l1_loss(_unit(own), _unit(other))", "return F.l1_loss(_unit(own), _unit(other), reduction='sum')"),
+    ("return F.l1_loss(_unit(own), _unit(other))", "return F.l1_loss(own, other)"),
+    ("return F.l1_loss(_unit(own), _unit(other))", "return F.l1_loss(_unit(own), -_unit(other))"),
+    ("error = F.mse_loss(", "error = F.l1_loss("),
+    ("self.decoder(encoding)", "self.decoder(self.frozen(teacher))"),
+    ("F.normalize(encodings.flatten(1), dim=1", "F.normalize(encodings.flatten(1), p=1, dim=1"),
+    ("F.normalize(encodings.flatten(1), dim=1", "F.normalize(encodings, dim=1"),
+    ("F.normalize(encodings.flatten(1), dim=1", "F.normalize(encodings.flatten(2), dim=2"),
+    ("EPSILON = 1e-6", "EPSILON = 1e-12"),
+    ("< self.pretrain", "<= self.pretrain"),
+    ("< self.pretrain", "> self.pretrain"),
+    ("if self.learns:", "if not self.learns:"),
+    ("self.advance(0.0)", "self.advance(1.0)"),
+    ("loss + _nothing(waiting[key(layer)]).to(loss)", "loss"),
+    ("if not distributed.is_active():", "if distributed.is_active():"),
+    ("waiting = self.translators", "waiting = self.paraphrasers"),
+    ("waiting = self.paraphrasers", "waiting = self.translators"),
+    ("self.decoder(encoding)", "self.decoder(encoding.detach())"),
+    ("old.copy_(news[name].view_as(old))", "pass"),
+    ("**buffers, **dict(zip(statistics, shares, strict=True))", "**dict(zip(own, own.values()))"),
+    ("if self.training:", "if True:"),
+    ("super().train(False)", "super().train(mode)"),
+    ("self.paraphraser(layer).frozen(teacher)", "self.paraphraser(layer).encoder(teacher).detach()"),
+    ("self.paraphraser(layer).frozen(teacher)", "self.paraphraser(layer).encoder(teacher)"),
+    ("only_last = True", "only_last = False"),
+    ("(student), target)", "(student), target.amax(2, keepdim=True))"),
+]
+"""Changes of what this path shares with others."""
+
 MUTANTS = {
     "FT": [
-        ("F.l1_loss(", "F.mse_loss("),
-        ("return F.l1_loss(_unit(own), _unit(factor))", "return F.l1_loss(_unit(own), _unit(factor), reduction='sum')"),
-        ("return F.l1_loss(_unit(own), _unit(factor))", "return F.l1_loss(own, factor)"),
-        ("return F.l1_loss(_unit(own), _unit(factor))", "return F.l1_loss(_unit(own), -_unit(factor))"),
-        ("error = F.mse_loss(", "error = F.l1_loss("),
-        ("self.decoder(self.encoder(teacher))", "self.decoder(self.frozen(teacher))"),
-        ("F.normalize(factors.flatten(1), dim=1", "F.normalize(factors.flatten(1), p=1, dim=1"),
-        ("F.normalize(factors.flatten(1), dim=1", "F.normalize(factors, dim=1"),
-        ("F.normalize(factors.flatten(1), dim=1", "F.normalize(factors.flatten(2), dim=2"),
-        ("EPSILON = 1e-6", "EPSILON = 1e-12"),
         ("SLOPE = 0.1", "SLOPE = 0.01"),
-        ("< self.pretrain", "<= self.pretrain"),
-        ("< self.pretrain", "> self.pretrain"),
         ("pretrain: float = 0.1", "pretrain: float = 0.2"),
         ("pretrain: float = 0.1", "pretrain: float = 0.05"),
         ("paraphrase_rate: float = 0.5", "paraphrase_rate: float = 1.0"),
-        ("if self.learns:", "if not self.learns:"),
-        ("self.advance(0.0)", "self.advance(1.0)"),
-        ("loss + _nothing(waiting[key(layer)]).to(loss)", "loss"),
-        ("if not distributed.is_active():", "if distributed.is_active():"),
-        ("waiting = self.translators", "waiting = self.paraphrasers"),
-        ("waiting = self.paraphrasers", "waiting = self.translators"),
-        ("self.decoder(self.encoder(teacher))", "self.decoder(self.encoder(teacher).detach())"),
-        ("old.copy_(news[name].view_as(old))", "pass"),
-        ("**buffers, **dict(zip(statistics, shares, strict=True))", "**dict(zip(own, own.values()))"),
-        ("if self.training:", "if True:"),
-        ("super().train(False)", "super().train(mode)"),
-        ("self.paraphraser(layer).frozen(teacher)", "self.paraphraser(layer).encoder(teacher).detach()"),
-        ("self.paraphraser(layer).frozen(teacher)", "self.paraphraser(layer).encoder(teacher)"),
-        ("only_last = True", "only_last = False"),
-        ("F.adaptive_avg_pool2d", "F.adaptive_max_pool2d", "distill.paths.sizes"),
+        *((old, new, "distill.paths.translated") for old, new in TRANSLATED),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""

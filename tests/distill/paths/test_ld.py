@@ -198,7 +198,7 @@ def test_options_out_of_bounds(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_models_without_distributions_are_refused(role: str) -> None:
     sides = [detector_probe([(1, 2, 3)], 6)] * 2
-    sides[role == "teacher"] = make_probe("s", [(1, 2, 3)])
+    sides[role == "teacher"] = make_probe("s", [(1, 2, 3)], labelled="objects")
     with pytest.raises(ValueError, match=rf"^LD compares distributions of the sides of boxes, but the {role}'s head"):
         LD().connect(*sides)
 
@@ -211,10 +211,8 @@ def test_other_locations_are_refused() -> None:
 
 
 def test_without_objects_it_does_not_connect() -> None:
-    probe = replace(detector_probe([(1, 2, 3)], 6), has_objects=False)
-    with pytest.raises(
-        ValueError, match=r"^LD looks at the boxes of objects, but the images of this task are labelled"
-    ):
+    probe = replace(detector_probe([(1, 2, 3)], 6), labelled="pixels")
+    with pytest.raises(ValueError, match=r"^LD reads the classes of objects, but in this task pixels have them$"):
         LD().connect(probe, probe)
 
 

@@ -150,7 +150,7 @@ def test_both_forms_agree(wide: int, out: int, size: int, monkeypatch: pytest.Mo
     features = case.student["s0"].requires_grad_()
     found = []
     for few in (True, False):
-        monkeypatch.setattr(module, "_channels_are_few", lambda *_, few=few: few)
+        monkeypatch.setattr(module, "columns_are_few", lambda *_, few=few: few)
         loss = case.loss()
         found.append((loss, *torch.autograd.grad(loss, [features])))
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-14)

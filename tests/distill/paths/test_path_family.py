@@ -249,6 +249,7 @@ NOTHING_TO_LEARN = {
     "OFD",
     "PKD",
     "PKT",
+    "PairwiseSimilarity",
     "RKDAngle",
     "RKDDistance",
     "SP",

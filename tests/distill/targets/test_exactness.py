@@ -109,7 +109,7 @@ SAME = (
     {name for name, path in all_paths().items() if isinstance(path, LogitPath)},
     {name for name, path in all_paths().items() if isinstance(path, PooledPath)},
     {"AttentionTransfer", "AttentionTransferNorm"},
-    {"FT", "MGD"},  # the last map as it is
+    {"Affinity", "FT", "KTA", "MGD"},  # the last map as it is
     {"NSTPolynomial", "VID"},  # all maps as they are
     *({name} for name in ("AB", "FSP", "FeatureMap", "NSTGram", "OFD", "SP")),
 )
