@@ -31,6 +31,7 @@ class Blueprint:
         options: checked and converted.
         defaults: those of the options that the file could have given and did not.
         attached: attributes that the object gets when it is made.
+        settled: options that are the program's own business.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Blueprint:
     options: Mapping[str, Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     attached: Mapping[str, Any] = field(default_factory=dict)
+    settled: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, **provided: Any) -> Any:
         """Make the object.
@@ -53,7 +55,7 @@ class Blueprint:
         accepts = schema(self.target).accepts
         offered = {name: value for name, value in provided.items() if name not in options and accepts(name)}
         try:
-            made = self.target(**options, **offered)
+            made = self.target(**{**self.settled, **options, **offered})
         except (TypeError, ValueError) as error:
             # What the file leaves at its default may be what does not go with the rest of it.
             problem = named_first(str(error), {**self.defaults, **self.options}) or rejection(error, self.options)

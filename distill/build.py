@@ -101,7 +101,8 @@ def _fit_spec(
         given=(*given, *slot.reserved, *slot.offers),
         reserved=slot.reserved,
     )
-    drawn = Blueprint(name, target, options, _defaults(slot, name, target, given), attached)
+    settled = {option: value for option, value in slot.settled.items() if option in schema(target).options}
+    drawn = Blueprint(name, target, options, _defaults(slot, name, target, given), attached, settled)
     return drawn, problems + problems_attached
 
 

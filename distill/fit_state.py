@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,11 @@ _AUXILIARY = ("AuxLogits", "aux1", "aux2", "aux_classifier")
 def fit_state(model: nn.Module, state: Mapping[str, Tensor], *, source: str, num_classes: int) -> list[str]:
     """Load ``state`` into ``model`` after checking that it fits; nothing is loaded if it does not.
 
-    Names and shapes must agree, except for a classifier of another number of classes: a linear layer or 1x1 convolution
-    with ``num_classes`` outputs, which then stays as it was made. The same holds for torchvision's auxiliary heads, and
-    these may also be absent on either side. Prefixes that DDP (``module.``) and ``torch.compile`` (``_orig_mod.``)
-    leave are removed.
+    Names and shapes must agree, except for a head of another number of classes, which then stays as it was made: a
+    linear layer with ``num_classes`` outputs, a convolution with as many for each anchor, or several of these in one
+    part of the model, as torchvision's detectors and LRASPP have them. The same holds for torchvision's auxiliary
+    heads, and these may also be absent on either side. Prefixes that DDP (``module.``) and ``torch.compile``
+    (``_orig_mod.``) leave are removed.
 
     Args:
         model: the model to load into.
@@ -40,10 +43,10 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor], *, source: str, num
     state = {name: value for name, value in state.items() if _top(name) not in unused}
     required = {name: value for name, value in expected.items() if _top(name) not in fresh}
     for head in _other_heads(model, state, expected, num_classes):
-        classes = len(state[f"{head}.weight"])
-        messages.append(f"{source}: head {head} has {classes} classes, the data {num_classes}: replaced by a fresh one")
-        required = {name: value for name, value in required.items() if _owner(name) != head}
-        state = {name: value for name, value in state.items() if _owner(name) != head}
+        found = f"{source}: head {head.name} has {head.num_classes} classes, the data {num_classes}"
+        messages.append(f"{found}: replaced by a fresh one")
+        required = {name: value for name, value in required.items() if _owner(name) not in head.layers}
+        state = {name: value for name, value in state.items() if _owner(name) not in head.layers}
     _check_fit(source, state, required)
     model.load_state_dict(state, strict=False)
     return [f"{source}: {len(state)} tensors loaded", *messages]
@@ -73,31 +76,54 @@ def _auxiliary_differences(state: Mapping[str, Tensor], expected: Mapping[str, T
     return fresh, unused
 
 
+@dataclass(frozen=True)
+class _Head:
+    """Layers of the model that the state has for another number of classes; ``name`` is what they have in common."""
+
+    name: str
+    layers: tuple[str, ...]
+    num_classes: int
+
+
 def _other_heads(
     model: nn.Module, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_classes: int
-) -> list[str]:
-    """Return the modules that differ from the state in their number of classes alone.
+) -> list[_Head]:
+    """Return the heads that differ from the state in their number of classes alone.
 
-    Where anything else differs, or two modules might be the classifier, there is none: the state is another network's.
+    Where anything else differs, or two parts of the model might be the classifier, there is none: the state is another
+    network's.
     """
     differing = {name for name, value in expected.items() if name in state and state[name].shape != value.shape}
     owners = sorted({_owner(name) for name in differing})
-    main = [owner for owner in owners if _top(owner) not in _AUXILIARY]
-    fits = all(_differs_in_classes(model.get_submodule(owner), owner, state, num_classes) for owner in owners)
-    return owners if fits and len(main) <= 1 else []
+    classes = {owner: _classes_of(model.get_submodule(owner), owner, state, num_classes) for owner in owners}
+    main = tuple(owner for owner in owners if _top(owner) not in _AUXILIARY)
+    common = main[0] if len(main) == 1 else _common_part(main)
+    lone = model.get_submodule(main[0]) if len(main) == 1 else None
+    is_wide = isinstance(lone, nn.Linear) and lone.out_features != num_classes
+    if not all(classes.values()) or is_wide or (main and not common) or len({classes[owner] for owner in main}) > 1:
+        return []
+    heads = [_Head(owner, (owner,), classes[owner]) for owner in owners if owner not in main]
+    return [*heads, _Head(common, main, classes[main[0]])] if main else heads
 
 
-def _differs_in_classes(module: nn.Module, name: str, state: Mapping[str, Tensor], num_classes: int) -> bool:
-    pointwise = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
-    if not pointwise:
-        return False
-    names = [f"{name}.{key}" for key in module.state_dict()]
-    if any(key not in state for key in names) or len({len(state[key]) for key in names if state[key].dim()}) != 1:
-        return False
+def _common_part(names: Sequence[str]) -> str:
+    """Return the innermost module that all of these lie in; empty where that is the model itself."""
+    parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, parts))
+
+
+def _classes_of(module: nn.Module, name: str, state: Mapping[str, Tensor], num_classes: int) -> int:
+    """Return for how many classes the state has a layer that has ``num_classes`` here; 0 where more differs."""
     ours: dict[str, Tensor] = module.state_dict()
-    return all(
-        len(value) == num_classes and value.shape[1:] == state[f"{name}.{key}"].shape[1:] for key, value in ours.items()
-    )
+    if not isinstance(module, nn.Linear | nn.Conv2d) or any(f"{name}.{key}" not in state for key in ours):
+        return 0
+    pairs = [(value, state[f"{name}.{key}"]) for key, value in ours.items()]
+    if any(given.dim() != value.dim() or given.shape[1:] != value.shape[1:] for value, given in pairs):
+        return 0
+    sizes = {(len(value), len(given)) for value, given in pairs}
+    own, others = next(iter(sizes))
+    per_class, rest = divmod(own, num_classes)
+    return others // per_class if len(sizes) == 1 and not rest and others % per_class == 0 else 0
 
 
 def _check_fit(source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

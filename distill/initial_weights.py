@@ -75,15 +75,42 @@ def torchvision_state(factory: Callable[..., Any] | None, weights: str) -> tuple
             f"weights {weights!r} are those of a model of torchvision.models, found {found}; "
             "give other models their weights by checkpoint: PATH"
         )
-    choices = models.get_model_weights(factory)
+    choice = choose(models.get_model_weights(factory), weights, f"weights of {factory.__name__}")
+    source = fetch(choice)
+    # Their builder knows how old files name things; the seed of what is made later must not depend on it.
+    with torch.random.fork_rng(devices=[]):
+        reference: nn.Module = factory(weights=choice, progress=False)
+    return source, reference.state_dict()
+
+
+def choose(choices: Any, weights: str, what: str) -> Any:
+    """Return one of torchvision's weights by name.
+
+    Args:
+        choices: the enumeration of all there are for a model.
+        weights: the name.
+        what: is named, for the message.
+
+    Raises:
+        ValueError: there are none of this name.
+    """
     if weights not in choices.__members__:
         near = difflib.get_close_matches(weights, choices.__members__, n=1, cutoff=0.3)
         raise ValueError(
-            f"weights of {factory.__name__} must be one of {', '.join(choices.__members__)}, found {weights!r}"
+            f"{what} must be one of {', '.join(choices.__members__)}, found {weights!r}"
             + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    choice = choices[weights]
-    source = f"torchvision's {choices.__name__}.{choice.name}"
+    return choices[weights]
+
+
+def fetch(choice: Any) -> str:
+    """Bring torchvision's weights to the hub cache unless they are there, and return what to call them.
+
+    Raises:
+        ValueError: the cached file is damaged.
+        OSError: the weights cannot be downloaded.
+    """
+    source = f"torchvision's {type(choice).__name__}.{choice.name}"
     try:
         # torchvision's builders unpickle what lies in the cache without this restriction: refuse it here first
         choice.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -96,10 +123,7 @@ def torchvision_state(factory: Callable[..., Any] | None, weights: str) -> tuple
             f"{source} in {torch.hub.get_dir()}/checkpoints cannot be read: {reason(error)}; "
             "delete the file and try again"
         ) from error
-    # Their builder knows how old files name things; the seed of what is made later must not depend on it.
-    with torch.random.fork_rng(devices=[]):
-        reference: nn.Module = factory(weights=choice, progress=False)
-    return source, reference.state_dict()
+    return source
 
 
 def checkpoint_state(path: Path) -> dict[str, Tensor]:

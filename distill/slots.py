@@ -45,6 +45,7 @@ class Slot:
         outside: modules of others whose public names count, each with the function that lists them.
         reserved: options that the program gives, and why a file must not.
         offers: options that the program fills in where a file leaves them out.
+        settled: options that are given these values where a signature names them, whatever its own default.
         attached: attributes that a file can give every object of this slot beside the options of its class, each with
             the dataclass that it is, as ``module:Class``.
     """
@@ -55,6 +56,7 @@ class Slot:
     outside: Mapping[str, Callable[[ModuleType], Iterable[str]]] = field(default_factory=dict)
     reserved: Mapping[str, str] = field(default_factory=dict)
     offers: tuple[str, ...] = ()
+    settled: Mapping[str, Any] = field(default_factory=dict)
     attached: Mapping[str, str] = field(default_factory=dict)
 
     def base_class(self) -> type:
@@ -209,6 +211,7 @@ MODEL = Slot(
         "weights_backbone": "it stands beside the model, as in {model: {use: ...}, weights_backbone: DEFAULT}",
         "progress": "weights are fetched without a bar",
     },
+    settled={"weights_backbone": None},  # torchvision's dense models would fetch some unasked
 )
 OPTIMIZER = Slot(
     "optimizer",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distill.aggregators import Aggregator
+from distill.backbone_weights import make_with_backbone
 from distill.blueprint import Blueprint
 from distill.build import blueprint, build
 from distill.counter_random import derive_seed
@@ -82,7 +83,7 @@ def assemble_model(
     """Make a model with its initial weights, and say what was loaded.
 
     Args:
-        section: ``model``, and ``weights`` or ``checkpoint`` or neither.
+        section: ``model``, and ``weights``, ``checkpoint`` or ``weights_backbone``, or none of them.
         dataset: says how many classes and channels there are.
         seed: of the initial weights; the global generator stays as it is.
         modules: modules of the user's own.
@@ -91,9 +92,12 @@ def assemble_model(
         ValueError: the model cannot take such images, or the weights do not fit.
     """
     drawn = draw_model(section["model"], dataset, modules=modules)
+    backbone = section.get("weights_backbone")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
-        model: nn.Module = drawn.make(**model_options(dataset))
+        if backbone is not None:
+            return make_with_backbone(drawn, backbone, **model_sizes(dataset))
+        model: nn.Module = drawn.make(**model_sizes(dataset))
         messages = initialise(
             model,
             num_classes=dataset.num_classes,
@@ -121,9 +125,20 @@ def draw_model(spec: Mapping[str, Any], dataset: Dataset, *, modules: Sequence[s
     return drawn
 
 
-def model_options(dataset: Dataset) -> dict[str, int | None]:
-    """Return the options that the data decide for every model; torchvision's must not fetch weights unasked."""
-    return {"num_classes": dataset.num_classes, "in_channels": dataset.image_shape[0], "weights_backbone": None}
+def sketch_model(drawn: Blueprint, dataset: Dataset) -> nn.Module:
+    """Make a model on the meta device, where its weights take no memory and no time."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = drawn.make(**model_sizes(dataset))
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        with torch.random.fork_rng(devices=[]):
+            model = drawn.make(**model_sizes(dataset)).to("meta")
+    return model
+
+
+def model_sizes(dataset: Dataset) -> dict[str, int]:
+    """Return the options that the data decide for every model."""
+    return {"num_classes": dataset.num_classes, "in_channels": dataset.image_shape[0]}
 
 
 def resolve_optimizer(

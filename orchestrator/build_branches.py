@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distill.aggregators import Aggregator
 from distill.annotations import named_first, rejection
+from distill.backbone_weights import check_backbone_weights
 from distill.build import build
 from distill.data.base import Dataset
 from distill.paths import Path
@@ -18,7 +19,7 @@ from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, PATH, TASK
 from distill.taps import Probe, is_output
 from distill.tasks import Task
-from orchestrator.assemble import assemble_model, draw_model, model_options
+from orchestrator.assemble import assemble_model, draw_model, sketch_model
 from orchestrator.branch import Branch, ConnectedPath, Connection
 from orchestrator.config.complete import complete
 from orchestrator.config.design import Design, with_choices
@@ -170,7 +171,7 @@ class _Builder:
     def _probe(
         self, role: str, config: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str]
     ) -> tuple[Probe | None, int, list[Problem], list[str]]:
-        own = {key: config[role][key] for key in ("model", "weights", "checkpoint")}
+        own = {key: config[role][key] for key in ("model", "weights", "checkpoint", "weights_backbone")}
         key = canonical_json([role, own, config["task"], dataset.image_shape, dataset.num_classes])
         if key not in self._probed:
             self._probed[key] = _probe_model(role, own, dataset, task, modules)
@@ -180,13 +181,17 @@ class _Builder:
 def _probe_model(
     role: str, section: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str]
 ) -> tuple[Probe | None, int, list[Problem], list[str]]:
-    source = next((key for key in ("weights", "checkpoint") if section[key] is not None), "model")
+    sources = ("weights", "checkpoint", "weights_backbone")
+    source = next((key for key in sources if section[key] is not None), "model")
     messages: list[str] = []
     try:
-        if source != "model":
+        drawn = draw_model(section["model"], dataset, modules=modules)
+        if source == "weights_backbone":
+            check_backbone_weights(drawn, section[source])
+        elif source != "model":
             _, messages = assemble_model(section, dataset, seed=0, modules=modules)
+        model = sketch_model(drawn, dataset)
         with torch.device("meta"):
-            model: nn.Module = draw_model(section["model"], dataset, modules=modules).make(**model_options(dataset))
             sample: Tensor = torch.empty((SAMPLE_SIZE, *dataset.image_shape))
         found = task.probe(model, sample)
     except (OSError, RuntimeError, ValueError) as error:
@@ -234,7 +239,8 @@ def model_label(section: Mapping[str, Any]) -> str:
     backbone = section["model"].get("backbone")
     if isinstance(backbone, Mapping):
         name = f"{name} on {labels([backbone])[0]}"
-    source = section["weights"] or section["checkpoint"]
+    begun = section.get("weights_backbone")
+    source = section["weights"] or section["checkpoint"] or (f"backbone {begun}" if begun else "")
     return f"{name} ({source})" if source else name
 
 

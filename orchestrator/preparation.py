@@ -104,8 +104,8 @@ def _open_store(store: StoreJob, teacher: Teacher) -> TargetStore:
 
 def _with_stored_teacher(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out where the teacher's weights come from: they are read from its store, which every node reaches."""
-    teacher = config["teacher"]
-    return {**config, "teacher": None if teacher is None else {**teacher, "weights": None, "checkpoint": None}}
+    fresh = {"weights": None, "checkpoint": None, "weights_backbone": None}
+    return {**config, "teacher": None if config["teacher"] is None else {**config["teacher"], **fresh}}
 
 
 def _teacher(job: Job, assembly: Assembly, host: Host) -> tuple[Teacher | None, dict[str, Any] | None]:

@@ -23,7 +23,7 @@ def teacher_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of the run that produces the teacher of ``config``.
 
     A teacher with ``weights`` or ``checkpoint`` and no ``train`` is trained for no epoch: it is loaded, evaluated and
-    stored.
+    stored. One with ``weights_backbone`` is trained, for its head starts fresh.
     """
     teacher = config["teacher"]
     # A teacher has no paths: there is nothing to diagnose.
@@ -38,7 +38,7 @@ def teacher_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "task": config["task"],
         "data": config["data"],
         "teacher": None,
-        "student": {name: teacher[name] for name in ("model", "weights", "checkpoint")},
+        "student": {name: teacher.get(name) for name in ("model", "weights", "checkpoint", "weights_backbone")},
         "paths": {},
         "aggregator": {"use": "Equal"},
         "train": train,

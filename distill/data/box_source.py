@@ -97,25 +97,29 @@ class BoxSource(AnnotatedSource):
 
     def _warn(self, records: Sequence[ObjectRecord]) -> None:
         """Say in one warning what is cut off and left out, and in another which classes have no object."""
-        labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in records)])
-        unused = [name for label, name in enumerate(self.classes) if label and label not in set(labels.tolist())]
+        labels = np.concatenate([record.labels for record in records])
+        used = set(np.unique(labels).tolist())
+        unused = [name for label, name in enumerate(self.classes) if label and label not in used]
         if unused:
             _logger.warning("in %s there is no object of %s", self.root.location(), ", ".join(unused))
-        counts = np.array([_irregular(record) for record in records]).reshape(-1, 3).sum(axis=0)
-        if counts.any():
+        num_cut, num_small = _irregular(records)
+        num_others = sum(record.num_others for record in records)
+        if num_cut or num_small or num_others:
             _logger.warning(
                 "of %s boxes in %s %s reach beyond their image and are cut off, %s are smaller than a pixel or outside "
                 "and are left out, and so are %s of other classes",
-                f"{len(labels) + counts[2]:,}",
+                f"{len(labels) + num_others:,}",
                 self.root.location(),
-                *(f"{number:,}" for number in counts.tolist()),
+                *(f"{number:,}" for number in (num_cut, num_small, num_others)),
             )
 
 
-def _irregular(record: ObjectRecord) -> tuple[int, int, int]:
-    """Return how many boxes are cut off, too small, and of other classes."""
-    bounds = np.array((record.size or (np.inf, np.inf)) * 2, dtype=np.float32)
-    cut = record.boxes.clip(0, bounds)
+def _irregular(records: Sequence[ObjectRecord]) -> tuple[int, int]:
+    """Return how many boxes are cut off, and how many are too small then."""
+    boxes = np.concatenate([record.boxes for record in records])  # [object, 4]
+    sizes = np.array([record.size or (np.inf, np.inf) for record in records], dtype=np.float32)  # [image, 2]
+    bounds = np.repeat(np.tile(sizes, 2), [len(record.labels) for record in records], axis=0)
+    cut = boxes.clip(0, bounds)
     is_small = ((cut[:, 2:] - cut[:, :2]) < MIN_SIDE).any(axis=1)
-    is_cut = (cut != record.boxes).any(axis=1) & ~is_small
-    return int(is_cut.sum()), int(is_small.sum()), record.num_others
+    is_cut = (cut != boxes).any(axis=1) & ~is_small
+    return int(is_cut.sum()), int(is_small.sum())

@@ -26,8 +26,8 @@ class KTA(TranslatedPath):
     In the first phase only the translator learns: student and adapter get no gradient. In the second it is the other
     way round, and ``encode`` is a copy of the encoder, with BatchNorm's running statistics, as the last step of the
     first phase found it; it is kept in buffers, where no optimiser reaches it. An aggregator that adapts weights sees
-    the loss change its meaning at ``pretrain``. A ``schedule`` scales the translator's gradient too: one that starts late leaves
-    it untrained. ``Affinity`` is the other half of the paper; use both together.
+    the loss change its meaning at ``pretrain``. A ``schedule`` scales the translator's gradient too: one that starts
+    late leaves it untrained. ``Affinity`` is the other half of the paper; use both together.
 
     The target is the teacher's map. Where height or width differ, the larger encoding is averaged down.
 

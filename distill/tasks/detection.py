@@ -34,7 +34,9 @@ class Detection(Task):
 
     Models are RetinaNet, FCOS, SSD, SSDLite and Faster R-CNN, all of torchvision's classes whatever made them, and
     whoever subclasses :class:`~distill.tasks.detectors.OwnDetector`. Images come resized and normalised: a model's own
-    ``transform`` is left out, in training and in evaluation. Classes are counted with the background, class 0.
+    ``transform`` is left out, in training and in evaluation. So weights that were trained on images normalised in
+    another way need the data's ``mean`` and ``std`` to be theirs: torchvision's of SSD300 have (0.48235, 0.45882,
+    0.40784) and 1/255, those of SSDLite 0.5 and 0.5. Classes are counted with the background, class 0.
     """
 
     metric = "map"

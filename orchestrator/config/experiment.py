@@ -17,8 +17,12 @@ from orchestrator.config.sections import ModelSection, RunOptions, Spec, Teacher
 OPERATIONAL = ("storage", "tracking_uri", "max_concurrent", "max_failures", "num_arms", "store_gib")
 """Keys of ``run`` that leave every result as it is; they may change between an attempt and its ``--resume``."""
 
-LATER: Mapping[str, Any] = {"views": None, "compile": False, "diagnose": None}
-"""Options of ``train`` that came later, with their defaults: they count where they differ, so that results keep their
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "train": {"views": None, "compile": False, "diagnose": None},
+    "student": {"weights_backbone": None},
+    "teacher": {"weights_backbone": None},
+}
+"""Keys of sections that came later, with their defaults: they count where they differ, so that results keep their
 hash."""
 
 ROUNDED = "float16"
@@ -132,8 +136,10 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity = {key: value for key, value in config.items() if key not in ("name", "store")}
     if config.get("store") == ROUNDED:
         identity["store"] = ROUNDED
-    if "train" in identity:
-        identity["train"] = {key: value for key, value in config["train"].items() if LATER.get(key, REQUIRED) != value}
+    for section, later in LATER.items():
+        if identity.get(section) is not None:
+            given = {key: value for key, value in config[section].items() if later.get(key, REQUIRED) != value}
+            identity[section] = given
     if "run" in identity:
         identity["run"] = {key: value for key, value in config["run"].items() if key not in OPERATIONAL}
     return identity

@@ -85,18 +85,21 @@ class ModelSection:
         model: a factory of ``distill.models`` or ``torchvision.models``, or one of the user's own.
         weights: name of torchvision weights, such as ``DEFAULT``.
         checkpoint: file with a state dict.
+        weights_backbone: name of torchvision weights for the backbone of a dense model alone, such as ``DEFAULT``.
 
     Raises:
-        ValueError: both ``weights`` and ``checkpoint`` are given.
+        ValueError: more than one of ``weights``, ``checkpoint`` and ``weights_backbone`` is given.
     """
 
     model: Spec
     weights: str | None = None
     checkpoint: str | None = None
+    weights_backbone: str | None = None
 
     def __post_init__(self) -> None:
-        if self.weights is not None and self.checkpoint is not None:
-            raise ValueError("checkpoint cannot stand beside weights: a model starts from one of them")
+        given = [key for key in ("weights", "checkpoint", "weights_backbone") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]} cannot stand beside {given[0]}: a model starts from one of them")
 
 
 @dataclass(frozen=True)

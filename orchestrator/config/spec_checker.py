@@ -16,7 +16,7 @@ from distill.data.base import Dataset
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER, TASK, Slot
 from distill.tasks import Task
-from orchestrator.assemble import draw_model, model_options
+from orchestrator.assemble import draw_model, model_sizes, sketch_model
 from orchestrator.config.experiment import Experiment, canonical_json
 from orchestrator.config.matching import VALIDATION, ranking_problems, unlike_annotations
 from orchestrator.config.sections import TrainOptions
@@ -89,15 +89,14 @@ class SpecChecker:
             if problems or dataset is None:
                 return problems
             try:
-                with torch.device("meta"):
-                    draw_model(spec, dataset, modules=modules).make(**model_options(dataset))
+                sketch_model(draw_model(spec, dataset, modules=modules), dataset)
             except RejectedError as error:
                 return [error.problem]
             except ValueError as error:
                 return [Problem("use", str(error))]
             return []
 
-        sizes = {} if dataset is None else model_options(dataset)
+        sizes = {} if dataset is None else model_sizes(dataset)
         return [problem.under(key) for problem in self._once(MODEL, {"spec": spec, "sizes": sizes}, judge)]
 
     def _training(self, key: str, train: TrainOptions, modules: tuple[str, ...]) -> list[Problem]:

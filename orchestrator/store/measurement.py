@@ -106,7 +106,7 @@ def _size(answer: Tensor | None) -> int:
 
 def untaught(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose models need no weights."""
-    fresh = {"weights": None, "checkpoint": None}
+    fresh = {"weights": None, "checkpoint": None, "weights_backbone": None}
     return {**config, "student": {**config["student"], **fresh}, "teacher": {**config["teacher"], **fresh}}
 
 

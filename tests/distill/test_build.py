@@ -240,6 +240,7 @@ REQUIRED = {
     "WideResNet": {"depth": 16, "widen": 2},
     "EachImage": {"transform": {"use": "torchvision.transforms.v2.RandAugment"}},
     "RandomResizedCrop": {"size": 8},
+    "RandomScaleCrop": {"size": [8, 12]},
 }
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18, squeezenet1_1
+from torchvision.models import detection, resnet18, segmentation, squeezenet1_1
 
 from distill.fit_state import fit_state
 from distill.models import ResNet8
@@ -130,6 +130,19 @@ def test_two_layers_of_other_sizes_are_no_head():
     refused(Branches(10, 10), Branches(5, 6).state_dict(), "4 of another shape: left.weight")
 
 
+def test_two_layers_of_one_size_in_no_common_part_are_no_head():
+    class Branches(nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.left, self.right = nn.Linear(4, size), nn.Linear(4, size)
+
+    refused(Branches(10), Branches(5).state_dict(), "4 of another shape: left.weight")
+
+
+def test_a_linear_layer_has_one_output_a_class():
+    refused(resnet8(20, seed=0), resnet8(1000, seed=1).state_dict(), r"2 of another shape: fc\.weight \[1000, 64\]")
+
+
 def test_a_head_that_has_not_the_datas_classes_is_refused():
     refused(resnet8(12, seed=0), resnet8(1000, seed=1).state_dict(), r"2 of another shape: fc\.weight \[1000, 64\]")
 
@@ -189,3 +202,62 @@ def test_torchvisions_model_of_three_channels_does_not_take_one():
     state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
     with pytest.raises(ValueError, match=r"conv1\.weight \[64, 1, 7, 7\] instead of \[64, 3, 7, 7\]"):
         fit_state(model, state, source="s", num_classes=10)
+
+
+HEADS = {
+    "fcn_resnet50": ["classifier.4"],
+    "deeplabv3_mobilenet_v3_large": ["classifier.4"],
+    "lraspp_mobilenet_v3_large": ["classifier.low_classifier", "classifier.high_classifier"],
+    "retinanet_resnet50_fpn": ["head.classification_head.cls_logits"],
+    "fcos_resnet50_fpn": ["head.classification_head.cls_logits"],
+    "ssd300_vgg16": [f"head.classification_head.module_list.{level}" for level in range(6)],
+    "ssdlite320_mobilenet_v3_large": [f"head.classification_head.module_list.{level}.1" for level in range(6)],
+    "fasterrcnn_mobilenet_v3_large_320_fpn": ["roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"],
+}
+SAID = {
+    "lraspp_mobilenet_v3_large": "classifier",
+    "ssd300_vgg16": "head.classification_head.module_list",
+    "ssdlite320_mobilenet_v3_large": "head.classification_head.module_list",
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "roi_heads.box_predictor",
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_of_torchvisions_dense_models(name):
+    factory = getattr(segmentation if name in segmentation.__dict__ else detection, name)
+    with torch.device("meta"):
+        shapes = {
+            key: value.shape for key, value in factory(weights_backbone=None, num_classes=91).state_dict().items()
+        }
+    state = {key: torch.full(shape, 0.5) for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
+    model = factory(weights_backbone=None, num_classes=4)
+    messages = fit_state(model, state, source="s", num_classes=4)
+    said = SAID.get(name, HEADS[name][0])
+    assert messages[1:] == [f"s: head {said} has 91 classes, the data 4: replaced by a fresh one"]
+    fresh = {
+        key.rpartition(".")[0]
+        for key, value in model.state_dict().items()
+        if not key.endswith("num_batches_tracked") and not bool((value == 0.5).all())
+    }
+    assert sorted(fresh) == sorted(HEADS[name])
+
+
+def test_the_auxiliary_head_of_a_segmentation_model():
+    model = segmentation.fcn_resnet50(weights_backbone=None, num_classes=4, aux_loss=True)
+    state = segmentation.fcn_resnet50(weights_backbone=None, num_classes=21, aux_loss=True).state_dict()
+    assert fit_state(model, state, source="s", num_classes=4)[1:] == [
+        "s: head aux_classifier.4 has 21 classes, the data 4: replaced by a fresh one",
+        "s: head classifier.4 has 21 classes, the data 4: replaced by a fresh one",
+    ]
+    assert torch.equal(model.aux_classifier[0].weight, state["aux_classifier.0.weight"])
+
+
+def test_other_anchors_are_no_other_classes():
+    with torch.device("meta"):
+        theirs = detection.retinanet_resnet50_fpn(weights_backbone=None, num_classes=91).state_dict()
+        anchors = detection.anchor_utils.AnchorGenerator(((8,),) * 5, ((1.0, 2.0),) * 5)
+        ours = detection.RetinaNet(
+            detection.retinanet_resnet50_fpn(weights_backbone=None).backbone, 4, anchor_generator=anchors
+        )
+    with pytest.raises(ValueError, match=r"4 of another shape: head.classification_head.cls_logits.weight \[819, "):
+        fit_state(ours, theirs, source="s", num_classes=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from distill.aggregators import Fixed
 from distill.aggregators.modifiers import Bound, CosineGate
@@ -13,7 +14,14 @@ from distill.data import Digits
 from distill.models import ResNet8
 from distill.optimization import scheduler_maker
 from distill.paths import SoftTarget
-from orchestrator.assemble import assemble, assemble_model, draw_model, resolve_optimizer, resolve_scheduler
+from orchestrator.assemble import (
+    assemble,
+    assemble_model,
+    draw_model,
+    resolve_optimizer,
+    resolve_scheduler,
+    sketch_model,
+)
 from orchestrator.config.complete import complete
 from orchestrator.config.document import Document
 from orchestrator.config.structure import structure
@@ -89,6 +97,33 @@ def test_a_checkpoint_is_loaded_and_said(tmp_path):
     model, messages = assemble_model(section, Digits(), seed=0)
     assert same(model, reference)
     assert any("student.pt" in message for message in messages)
+
+
+def test_a_backbone_starts_from_torchvisions_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    weights = models.ShuffleNet_V2_X0_5_Weights.DEFAULT
+    reference = models.shufflenet_v2_x0_5()
+    torch.save(reference.state_dict(), tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2])
+    spec = {"use": "FCN", "backbone": {"use": "torchvision.models.shufflenet_v2_x0_5"}}
+    section = {"model": spec, "weights": None, "checkpoint": None, "weights_backbone": "DEFAULT"}
+    before = torch.get_rng_state()
+    model, messages = assemble_model(section, Digits(channels=3), seed=0)
+    assert torch.equal(before, torch.get_rng_state())
+    plain, none = assemble_model({**section, "weights_backbone": None}, Digits(channels=3), seed=0)
+    assert torch.equal(model.backbone.stage5.conv5[0].weight, reference.conv5[0].weight)
+    assert not torch.equal(plain.backbone.stage5.conv5[0].weight, reference.conv5[0].weight)
+    assert same(model.classifier, plain.classifier)
+    assert (len(messages), none) == (1, [])
+
+
+@pytest.mark.parametrize("name", ["regnet_x_400mf", "resnet18"])
+def test_a_sketch_takes_no_memory_and_draws_no_number(name):
+    before = torch.get_rng_state()
+    dataset = Digits(channels=3)
+    model = sketch_model(draw_model({"use": f"torchvision.models.{name}"}, dataset), dataset)
+    assert all(value.is_meta for value in model.state_dict().values())
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_grey_images_and_a_model_for_coloured_ones():

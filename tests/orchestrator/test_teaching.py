@@ -46,6 +46,18 @@ def test_the_fingerprint_is_that_of_what_produces_the_weights(tmp_path, setting,
     assert (fingerprint(before) != fingerprint(after)) is is_other
 
 
+def test_a_backbone_with_weights_makes_another_teacher_that_is_trained_all_the_same(tmp_path):
+    config = configs(tmp_path)[0]
+    given = {**config, "teacher": config["teacher"] | {"weights_backbone": "DEFAULT"}}
+    older = {
+        **config,
+        "teacher": {key: config["teacher"][key] for key in config["teacher"] if key != "weights_backbone"},
+    }
+    assert fingerprint(older) == fingerprint(config) != fingerprint(given)
+    assert teacher_config(given)["student"]["weights_backbone"] == "DEFAULT"
+    assert teacher_config(given)["train"]["epochs"] == teacher_config(config)["train"]["epochs"] > 0
+
+
 def test_a_checkpoint_is_known_by_its_content(tmp_path):
     checkpoint = tmp_path / "teacher.pt"
     config = configs(tmp_path)[0]

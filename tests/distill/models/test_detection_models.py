@@ -139,7 +139,7 @@ def test_an_ssdlite_has_the_channels_of_its_levels():
 def test_it_is_built_from_a_file_for_grey_images(factory):
     spec = {"use": factory.__name__, **SMALL[factory], "backbone": {"use": "ResNet8", "width": 4}}
     spec["strides"] = list(SMALL[factory]["strides"])
-    model = build(spec, MODEL, num_classes=3, in_channels=1, weights_backbone=None)
+    model = build(spec, MODEL, num_classes=3, in_channels=1)
     assert len(model.backbone(torch.rand(2, 1, SIDE, SIDE))) == 4
     with torch.device("meta"):
         assert all(value.is_meta for value in build(spec, MODEL, num_classes=3, in_channels=1).parameters())

@@ -95,7 +95,7 @@ def test_a_lite_raspp_on_mobilenet_reads_torchvisions_strides():
 @ALL
 def test_it_is_built_from_a_file(factory):
     spec = {"use": factory.__name__, **NARROW[factory], "backbone": {"use": "ResNet8", "width": 4}}
-    model = build(spec, MODEL, num_classes=3, in_channels=1, weights_backbone=None)
+    model = build(spec, MODEL, num_classes=3, in_channels=1)
     assert model.eval()(torch.randn(1, 1, 16, 16))["out"].shape == (1, 3, 16, 16)
 
 

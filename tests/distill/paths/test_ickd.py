@@ -91,6 +91,27 @@ def golden_deepest_features(cls: type[Path]) -> None:
     assert [pair.layer for pair in connect(cls(), [(1, 4, 4), (1, 2, 2)], [(1, 4, 4), (1, 2, 2)]).pairs] == ["s1"]
 
 
+def golden_two_by_two_cells(cls: type[Path]) -> None:
+    # Four cells of a 3 x 2 map of two channels: the first rows are two high, the second one.  In the upper left cell
+    # the student's channels are (1, 1) and (1, -1), orthogonal: rows (1, 0), (0, 1); the teacher's (1, 1) and (2, 2):
+    # Gram 2 4, 4 8: rows (1, 2) / sqrt 5.  Squared distances 2 - 2 / sqrt 5 and 2 - 4 / sqrt 5.
+    # All other cells agree: mean over 4 cells and 2 channels of 4 - 6 / sqrt 5.
+    student, teacher = torch.full((1, 2, 3, 2), 2.0).double(), torch.full((1, 2, 3, 2), 7.0).double()
+    student[0, :, :2, 0] = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    teacher[0, :, :2, 0] = torch.tensor([[1.0, 1.0], [2.0, 2.0]])
+    path = identity_adapters(connect(cls(grid=2), [(2, 3, 2)], [(2, 3, 2)])).double()
+    target = path.target({"t0": teacher})
+    assert target["s0"].shape == (1, 4, 2, 2)
+    wanted = (4 - 6 / math.sqrt(5)) / 8
+    assert path({"s0": student}, target, batch_of(1))["s0"].item() == pytest.approx(wanted)
+    # A teacher of more than four channels a position of a cell is kept as it is; those without a value are silent.
+    wide = torch.cat([teacher, torch.zeros(1, 5, 3, 2)], dim=1)
+    path = identity_adapters(connect(cls(grid=2), [(2, 3, 2)], [(7, 3, 2)])).double()
+    target = path.target({"t0": wide})
+    torch.testing.assert_close(target["s0"], wide)
+    assert path({"s0": student}, target, batch_of(1))["s0"].item() == pytest.approx(wanted * 2 / 7)
+
+
 GOLDENS = {
     "ICKD": (
         golden_gram_of_two_channels,
@@ -101,6 +122,7 @@ GOLDENS = {
         golden_silent_row,
         golden_rounding_below_zero,
         golden_deepest_features,
+        golden_two_by_two_cells,
     )
 }
 
@@ -220,6 +242,46 @@ def test_scale_of_the_whole_map_does_not_count() -> None:
     assert case.loss().item() == pytest.approx(before, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("student", "teacher"), [((3, 4, 6), (5, 4, 6)), ((3, 5, 3), (4, 3, 7)), ((3, 3, 3), (24, 4, 4))]
+)
+@pytest.mark.parametrize("grid", [2, 3])
+def test_each_cell_is_a_map_of_its_own(student: Any, teacher: Any, grid: int) -> None:
+    case = make_case("ICKD", student=[student], teacher=[teacher])
+    case.path.eval()
+    adapted = case.path.adapt("s0", case.student["s0"])
+    plain = identity_adapters(connect(ICKD(), [teacher], [teacher])).double()
+    losses = []
+    for row in range(grid):
+        for column in range(grid):
+            one, other = (_cell(maps, row, column, grid) for maps in (adapted, case.teacher["t0"]))
+            losses.append(plain({"s0": one}, plain.target({"t0": other}), batch_of(3))["s0"])
+    path = connect(ICKD(grid=grid), [student], [teacher]).double().eval()
+    path.load_state_dict(case.path.state_dict())
+    case.path = path
+    torch.testing.assert_close(case.loss(), torch.stack(losses).mean())
+    assert torch.autograd.gradcheck(
+        lambda maps: path({"s0": maps}, case.target(), batch_of(3))["s0"],
+        [case.student["s0"].requires_grad_()],
+        fast_mode=True,
+    )
+
+
+def _cell(maps: Tensor, row: int, column: int, grid: int) -> Tensor:
+    """Return a cell; the first ones are longer by one where a side does not divide."""
+    for dim, index in ((2, row), (3, column)):
+        length, longer = divmod(maps.shape[dim], grid)
+        maps = maps.narrow(dim, index * length + min(index, longer), length + (index < longer))
+    return maps
+
+
+def test_more_cells_than_positions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"grid: 3 divides maps .*, but 's0' has 4 x 2 positions; at most 2 is"):
+        connect(ICKD(grid=3), [(3, 4, 2)], [(3, 4, 4)])
+    with pytest.raises(ValueError, match="grid must be a whole number of at least 1, found 0"):
+        ICKD(grid=0)
+
+
 MUTANTS = {
     "ICKD": [
         ("EPSILON = 1e-12", "EPSILON = 1e-6"),
@@ -232,7 +294,12 @@ MUTANTS = {
         ("self.adapter(layer).gram(student)", "student.flatten(2) @ student.flatten(2).mT"),
         ("self.adapt(layer, student).flatten(2)", "student.flatten(2)"),
         ("target.flatten(2)).mean()", "target.flatten(2)).sum()"),
-        ("tap.channels > self", "tap.channels < self", "distill.paths.gram"),
+        ("other.channels > self", "other.channels < self"),
+        ("other.width / self.grid**2", "other.width"),
+        ("- target).square().sum(dim=3)", "+ target).square().sum(dim=3)"),
+        ("_row_distances(own, other).mean() for", "_row_distances(own, other).sum() for"),
+        ("(self.grid, dim=2)", "(1, dim=2)"),
+        ("row.tensor_split(self.grid, dim=3)", "row.tensor_split(1, dim=3)"),
         ("most_channels = 4", "most_channels = 1"),
         ("clamp_min(EPSILON**2)", "clamp_min(EPSILON)"),
         ("- 2 * cosines", "- cosines"),

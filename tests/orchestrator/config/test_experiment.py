@@ -76,3 +76,24 @@ def test_differing_keys_are_empty_exactly_where_hashes_agree(change, keys):
 def test_a_number_with_and_without_a_point_is_the_same_where_a_number_is_wanted():
     first = config(run={"gpus_per_worker": 1})
     assert config_hash(first) == config_hash(config(run={"gpus_per_worker": 1.0}))
+
+
+TEACHER = {"model": {"use": "ResNet8"}}
+
+
+def test_a_section_without_a_later_key_keeps_its_hash():
+    resolved = config(teacher=TEACHER)
+    before = json.loads(json.dumps(resolved))
+    for section in ("student", "teacher"):
+        del before[section]["weights_backbone"]
+    assert config_hash(before) == config_hash(resolved)
+    assert differing_keys(before, resolved) == {}
+
+
+@pytest.mark.parametrize("section", ["student", "teacher"])
+def test_a_later_key_counts_where_it_is_given(section):
+    sections = {"student": FILE["student"], "teacher": TEACHER}
+    plain = config(**sections)
+    given = config(**sections | {section: sections[section] | {"weights_backbone": "DEFAULT"}})
+    assert config_hash(given) != config_hash(plain)
+    assert differing_keys(given, plain) == {f"{section}.weights_backbone": ("DEFAULT", None)}

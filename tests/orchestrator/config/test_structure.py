@@ -95,6 +95,16 @@ def test_a_misspelt_key_is_told_the_nearest(sections, key, nearest):
         ({"paths": {"task": {"use": "Logits"}}, "teacher": TEACHER}, "paths.task", "taken"),
         ({"paths": {"a.b": {"use": "Logits"}}, "teacher": TEACHER}, "paths.a.b", "name of metrics"),
         ({"teacher": TEACHER | {"weights": "DEFAULT", "checkpoint": "x"}}, "teacher.checkpoint", "beside weights"),
+        (
+            {"teacher": TEACHER | {"weights": "DEFAULT", "weights_backbone": "DEFAULT"}},
+            "teacher.weights_backbone",
+            "beside weights",
+        ),
+        (
+            {"student": TEACHER | {"weights_backbone": "DEFAULT", "checkpoint": "x"}},
+            "student.weights_backbone",
+            "beside checkpoint",
+        ),
         ({"document": "x"}, "document", "cannot be given"),
         ({"search": {}}, "search", "must map keys"),
         ({"search": {"seed": {"grid": [1.5]}}}, "search.seed.grid", "whole numbers"),
@@ -125,6 +135,8 @@ def test_a_teacher_trains_as_the_file_says_unless_it_says_otherwise_or_is_given(
     assert (resolved["epochs"], resolved["batch_size"]) == (9, 16)
     assert read(train=train, teacher=TEACHER).config["teacher"]["train"]["epochs"] == 3
     assert read(train=train, teacher=TEACHER | {"checkpoint": "x.pt"}).config["teacher"]["train"] is None
+    half = read(train=train, teacher=TEACHER | {"weights_backbone": "DEFAULT"}).config["teacher"]["train"]
+    assert half["epochs"] == 3
     tuned = read(train=train, teacher=TEACHER | {"weights": "DEFAULT", "train": {"epochs": 1}})
     assert tuned.config["teacher"]["train"]["epochs"] == 1
 
