@@ -58,6 +58,10 @@ PAIRS = {
 }
 
 
+OF_DETECTORS = ("BoxOffsets", "FGD", "LD", "RegionLogits")
+"""Paths that classifiers have no use for; they are not measured here."""
+
+
 class PathBench:
     """One path between random maps: its target, its forward pass, and forward and backward, ready to be run again."""
 
@@ -254,7 +258,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--layout", choices=list(LAYOUTS), default="channels_last", help="of the maps in memory")
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
-    every = sorted(paths.__all__, key=str.lower)
+    every = sorted(set(paths.__all__) - set(OF_DETECTORS), key=str.lower)
     parser.add_argument("--paths", nargs="+", choices=every, default=every)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--json", type=Path, help="where to save the rows")

@@ -15,6 +15,7 @@ from distill import paths
 from distill.paths.batch_dependent import BatchDependent
 from orchestrator.check import make_plan
 from orchestrator.config import load
+from orchestrator.config.errors import UserError
 from orchestrator.training import train
 
 PAIRS = {
@@ -27,7 +28,11 @@ PAIRS = {
 }
 
 
-ADAPTED = tuple(name for name in paths.__all__ if getattr(paths, name).non_negative)
+OF_DETECTORS = {"BoxOffsets", "FGD", "LD", "RegionLogits"}
+"""Paths that classifiers have no use for: their own refusal says so."""
+
+EVERY = tuple(name for name in paths.__all__ if name not in OF_DETECTORS)
+ADAPTED = tuple(name for name in EVERY if getattr(paths, name).non_negative)
 """Adaptive refuses a loss that can be negative: it would raise its weight without end."""
 
 
@@ -59,10 +64,17 @@ def write(folder: Path, pair: str, *, names: tuple[str, ...] = ADAPTED, aggregat
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_file_with_all_paths_at_once_is_right(tmp_path: Path, pair: str) -> None:
-    file = write(tmp_path, pair, names=tuple(paths.__all__), aggregator="Equal")
+    file = write(tmp_path, pair, names=EVERY, aggregator="Equal")
     plan = make_plan(load(file, [f"run.storage={tmp_path}"]))
     [branch] = plan.branches
-    assert {path.name for path in branch.paths} == set(paths.__all__)
+    assert {path.name for path in branch.paths} == set(EVERY)
+
+
+@pytest.mark.parametrize("name", sorted(OF_DETECTORS))
+def test_paths_of_detectors_are_refused(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, "small residual networks", names=(name,), aggregator="Equal")
+    with pytest.raises(UserError, match=rf"paths\.{name}.*: {name} (reads the classes of objects|compares the)"):
+        make_plan(load(file, [f"run.storage={tmp_path}"]))
 
 
 def losses(folder: Path) -> dict[str, list[float]]:
