@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from distill.data.annotated_dataset import open_root
+from distill.data.annotation.mask import IGNORE
 from distill.data.canvas import Fit
-from distill.data.mask_source import UNKNOWN, values_of
+from distill.data.mask_source import values_of
 from distill.data.pairing import pair_files
 from distill.data.segmentation_dataset import Pairs, SegmentationDataset
 from distill.data.split import Split
@@ -54,8 +55,9 @@ class Cityscapes(SegmentationDataset):
             expanded; default: the folder that ``DISTILLERY_DATA`` names.
         archive: name of a tar or zip in ``root`` that holds both folders, unpacked into the cache when first needed.
         size: of the images as the models see them: height and width in pixels, or one number for both.
-        fit: how evaluation brings an image there: ``stretch``; ``pad``: as far as it fits, black and unknown on the
-            right and below; or ``crop``: the middle of an image that covers it.
+        fit: how evaluation brings an image there: ``pad``: as far as it fits, black and unknown on the right and
+            below, which is what ``augment`` by default scales; ``stretch``; or ``crop``: the middle of an image that
+            covers it.
         channels: 3 for colour, 1 for grey; files are converted.
         num_threads: how many images are decoded at once.
         split: who sees which images.
@@ -72,7 +74,7 @@ class Cityscapes(SegmentationDataset):
         root: str | None = None,
         archive: str | None = None,
         size: int | Sequence[int] = (512, 1024),
-        fit: Fit = "stretch",
+        fit: Fit = "pad",
         channels: Literal[1, 3] = 3,
         num_threads: int = 4,
         split: Split | None = None,
@@ -92,7 +94,7 @@ class Cityscapes(SegmentationDataset):
         super().__init__(
             root=folder,
             classes=list(_IDS),
-            values=values_of(ids, (*range(_NUM_IDS), UNKNOWN) if masks == "labelIds" else (UNKNOWN,)),
+            values=values_of(ids, (*range(_NUM_IDS), IGNORE) if masks == "labelIds" else (IGNORE,)),
             size=size,
             fit=fit,
             channels=channels,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from distill.data.annotated_dataset import open_root
+from distill.data.annotation.mask import IGNORE
 from distill.data.canvas import Fit
 from distill.data.decoding import is_image
-from distill.data.mask_source import UNKNOWN, values_of
+from distill.data.mask_source import values_of
 from distill.data.pairing import pair_files
 from distill.data.roots import Root
 from distill.data.segmentation_dataset import Pairs, SegmentationDataset
@@ -25,17 +26,17 @@ _logger = logging.getLogger(__name__)
 class MaskFolder(SegmentationDataset):
     """Image files, and for each a mask of the same name: a PNG of class indices.
 
-    What ``root`` holds decides who sees which images; ``masks`` may be called ``annotations``, ``train`` ``training``,
-    ``val`` ``valid`` or ``validation``, and ``test`` ``testing``:
+    ``root`` holds ``images/`` and ``masks/``, or a folder for each part in which they are, or they hold a folder for
+    each part, as ADE20K has it. Which parts there are decides who sees which images:
 
-    ============================================= =====================================================================
-    ``train/ val/ test/`` with                    those; ``split.validation`` and ``split.test`` are not used
-    ``images/ masks/`` each, or
-    ``images/ masks/`` with them each
-    ``train/`` and one other the same way         the other is the official test part, validation is held out of
-                                                  ``train/``
-    ``train/``, or ``images/ masks/`` with files  validation and test are held out
-    ============================================= =====================================================================
+    ======================== ============================================================================
+    ``train/ val/ test/``    those; ``split.validation`` and ``split.test`` are not used
+    ``train/`` and one other the other is the official test part, validation is held out of ``train/``
+    ``train/``, or no part   validation and test are held out
+    ======================== ============================================================================
+
+    ``masks`` may be called ``annotations``, ``train`` ``training``, ``val`` ``valid`` or ``validation``, and ``test``
+    ``testing``. A mask of another size than its image, or with a value that is no class, is named when it is read.
 
     Args:
         classes: the classes' names in the order of their indices, the background's among them if there is one.
@@ -44,8 +45,9 @@ class MaskFolder(SegmentationDataset):
             expanded; default: the folder that ``DISTILLERY_DATA`` names.
         archive: name of a tar or zip in ``root`` that holds the files, unpacked into the cache when first needed.
         size: of the images as the models see them: height and width in pixels, or one number for both.
-        fit: how evaluation brings an image there: ``stretch``; ``pad``: as far as it fits, black and unknown on the
-            right and below; or ``crop``: the middle of an image that covers it.
+        fit: how evaluation brings an image there: ``pad``: as far as it fits, black and unknown on the right and
+            below, which is what ``augment`` by default scales; ``stretch``; or ``crop``: the middle of an image that
+            covers it.
         channels: 3 for colour, 1 for grey; files are converted.
         num_threads: how many images are decoded at once.
         split: who sees which images.
@@ -59,11 +61,11 @@ class MaskFolder(SegmentationDataset):
         self,
         *,
         classes: Sequence[str],
-        ignore_index: int | None = UNKNOWN,
+        ignore_index: int | None = IGNORE,
         root: str | None = None,
         archive: str | None = None,
         size: int | Sequence[int] = 256,
-        fit: Fit = "stretch",
+        fit: Fit = "pad",
         channels: Literal[1, 3] = 3,
         num_threads: int = 4,
         split: Split | None = None,
@@ -71,11 +73,11 @@ class MaskFolder(SegmentationDataset):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        if not 2 <= len(set(classes)) == len(classes) <= UNKNOWN:
-            raise ValueError(f"classes must be from 2 to {UNKNOWN} names that differ, found {len(classes)}")
-        if ignore_index is not None and not len(classes) <= ignore_index <= UNKNOWN:
+        if not 2 <= len(set(classes)) == len(classes) <= IGNORE:
+            raise ValueError(f"classes must be from 2 to {IGNORE} names that differ, found {len(classes)}")
+        if ignore_index is not None and not len(classes) <= ignore_index <= IGNORE:
             raise ValueError(
-                f"ignore_index must be no class's index, {len(classes)} to {UNKNOWN}, or null, found {ignore_index}"
+                f"ignore_index must be no class's index, {len(classes)} to {IGNORE}, or null, found {ignore_index}"
             )
         folder = open_root(root, archive)
         self.parts = _find_parts(folder)

@@ -11,24 +11,22 @@ import torch
 
 from distill.data.annotated_source import AnnotatedSource
 from distill.data.annotation import Mask
+from distill.data.annotation.mask import IGNORE
 from distill.data.canvas import Canvas
 from distill.data.decoding import decode_mask
 from distill.data.roots import ListedFile, Root
-
-UNKNOWN = 255
-"""What masks have, as the models see them, where the class is not known."""
 
 NO_VALUE = -1
 """In a table of values: what a mask must not hold."""
 
 Values = npt.NDArray[np.int16]
-"""``[256]``: what each value of a mask's file stands for: a class, ``UNKNOWN``, or ``NO_VALUE``."""
+"""``[256]``: what each value of a mask's file stands for: a class, ``IGNORE``, or ``NO_VALUE``."""
 
 
-def values_of(classes: Sequence[int], ignored: Iterable[int] = (UNKNOWN,)) -> Values:
+def values_of(classes: Sequence[int], ignored: Iterable[int] = (IGNORE,)) -> Values:
     """Return the table of files in which class ``i`` is written as ``classes[i]``."""
     table = np.full(256, NO_VALUE, dtype=np.int16)
-    table[list(ignored)] = UNKNOWN
+    table[list(ignored)] = IGNORE
     table[list(classes)] = np.arange(len(classes))
     return table
 
@@ -105,7 +103,7 @@ class MaskSource(AnnotatedSource):
 
 def _shown(values: Values) -> str:
     """Return for people which values stand for a class and which for none."""
-    known = np.flatnonzero((values >= 0) & (values != UNKNOWN))
-    ignored = np.flatnonzero(values == UNKNOWN)
+    known = np.flatnonzero((values >= 0) & (values != IGNORE))
+    ignored = np.flatnonzero(values == IGNORE)
     unknown = f", and {', '.join(map(str, ignored))} where it is not known" if len(ignored) else ""
     return f"class indices from {known[0]} to {known[-1]}{unknown}"

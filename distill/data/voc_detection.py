@@ -85,6 +85,12 @@ class VOCDetection(DetectionDataset):
             mean=mean,
             std=std,
         )
+        sizes = [len(part) for part in self.parts]
+        self.split.check(
+            sum(sizes),
+            num_validation=sizes[1] if len(sizes) == 3 else 0,
+            num_test=sizes[-1] if len(sizes) > 1 else 0,
+        )
 
     def read_source(self) -> BoxSource:
         images = [find_files(self.root, f"{self.prefix}JPEGImages", part, is_image) for part in self.parts]

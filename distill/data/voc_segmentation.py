@@ -60,8 +60,9 @@ class VOCSegmentation(SegmentationDataset):
             expanded; default: the folder that ``DISTILLERY_DATA`` names.
         archive: name of a tar or zip in ``root`` that holds the files, unpacked into the cache when first needed.
         size: of the images as the models see them: height and width in pixels, or one number for both.
-        fit: how evaluation brings an image there: ``stretch``; ``pad``: as far as it fits, black and unknown on the
-            right and below; or ``crop``: the middle of an image that covers it.
+        fit: how evaluation brings an image there: ``pad``: as far as it fits, black and unknown on the right and
+            below, which is what ``augment`` by default scales; ``stretch``; or ``crop``: the middle of an image that
+            covers it.
         channels: 3 for colour, 1 for grey; files are converted.
         num_threads: how many images are decoded at once.
         split: who sees which images.
@@ -79,7 +80,7 @@ class VOCSegmentation(SegmentationDataset):
         root: str | None = None,
         archive: str | None = None,
         size: int | Sequence[int] = 512,
-        fit: Fit = "stretch",
+        fit: Fit = "pad",
         channels: Literal[1, 3] = 3,
         num_threads: int = 4,
         split: Split | None = None,

@@ -24,6 +24,7 @@ from distill.paths.fsp import FSP
 from distill.paths.ft import FT
 from distill.paths.hint import Hint
 from distill.paths.ickd import ICKD
+from distill.paths.ifvd import IFVD
 from distill.paths.kta import KTA
 from distill.paths.ld import LD
 from distill.paths.logits import Logits
@@ -59,6 +60,7 @@ __all__ = [
     "FSP",
     "FT",
     "ICKD",
+    "IFVD",
     "KTA",
     "LD",
     "MGD",

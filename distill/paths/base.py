@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from distill.identity import describe
 from distill.objects import Labelled
 from distill.paths.answers import pair_answers, share_kind
 from distill.paths.schedule import ALWAYS, Schedule
+from distill.paths.tap_choice import TapChoice, names_pairs
 from distill.taps import OUTPUT, Probe, TapPair, pair_before_activation, pair_last, pair_named, pair_stages
 
 Taps = Mapping[str, Tensor]
@@ -23,9 +24,6 @@ Taps = Mapping[str, Tensor]
 
 Target = dict[str, Tensor]
 """What a path needs of the teacher, by layer; the first dimension of each tensor is the sample."""
-
-TapChoice = Literal["auto"] | Sequence[Mapping[str, str]]
-"""``auto``, or pairs such as ``[{student: layer2, teacher: layer3}]``."""
 
 
 class Path(nn.Module, ABC):
@@ -72,14 +70,12 @@ class Path(nn.Module, ABC):
         """Choose the taps and build what depends on their shapes.
 
         Raises:
-            ValueError: a tap does not exist, or its shape cannot meet its partner's; or the path
-                reads labels of another kind, see :attr:`needs_labels`.
+            ValueError: a tap does not exist, its shape cannot meet its partner's, or labels are not those of
+                :attr:`needs_labels`.
         """
         if self.needs_labels and student.labelled not in self.needs_labels:
-            raise ValueError(
-                f"{type(self).__name__} reads the classes of {' or '.join(self.needs_labels)}, but in this task "
-                f"{student.labelled} have them"
-            )
+            name, kinds = type(self).__name__, " or ".join(self.needs_labels)
+            raise ValueError(f"{name} reads the classes of {kinds}, but in this task {student.labelled} have them")
         self.pairs = self.choose_pairs(student, teacher)
         self.build(student, teacher)
 
@@ -147,7 +143,6 @@ class LogitPath(Path):
     """Whether each class may have a probability of its own (sigmoid), rather than a share of one (softmax)."""
     takes_places: ClassVar[bool] = True
     """Whether an image may have answers at many places."""
-
     target_options = ()
     independent: bool = False
     """Whether each class has a probability of its own; set by :meth:`connect`."""
@@ -205,7 +200,7 @@ class FeaturePath(Path):
 
     def __init__(self, taps: TapChoice = "auto") -> None:
         super().__init__()
-        if taps != "auto" and not _names_pairs(taps):
+        if taps != "auto" and not names_pairs(taps):
             raise ValueError(f"taps must be 'auto' or a list of {{student: NAME, teacher: NAME}}, found {taps!r}")
         self.taps = taps
 
@@ -288,20 +283,6 @@ def no_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Return a context without autocast on the device of ``tensor``: bfloat16 has 3 digits, too few for a loss."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
-
-
-def _names_pairs(taps: object) -> bool:
-    return (
-        isinstance(taps, Sequence)
-        and len(taps) > 0
-        and not isinstance(taps, str)
-        and all(
-            isinstance(pair, Mapping)
-            and set(pair) == {"student", "teacher"}
-            and all(isinstance(name, str) for name in pair.values())
-            for pair in taps
-        )
-    )
 
 
 __all__ = [

@@ -18,6 +18,7 @@ Color = tuple[int, int, int]
 
 LEAST_SIDE = 240
 """Pixels that the shorter side of a drawn image has at least, so that lines and letters do not hide it."""
+LETTER_PIXELS = 13
 OPACITY = 0.6
 UNKNOWN: Color = (160, 160, 160)
 BACKGROUND = 0
@@ -96,8 +97,6 @@ def draw_boxes(
         classes: names of the classes, by label.
         scores: ``[object]`` each, in 0..1; shown beside the names.
     """
-    from torchvision.utils import draw_bounding_boxes
-
     drawn: list[Tensor] = []
     shown: set[int] = set()
     for number, (image, corners, kinds) in enumerate(zip(images, boxes, labels, strict=True)):
@@ -107,12 +106,34 @@ def draw_boxes(
         texts = [classes[label] for label in told]
         if scores is not None:
             texts = [f"{text} {score:.2f}" for text, score in zip(texts, scores[number].tolist(), strict=True)]
-        colors: list[Color] = [class_color(label) for label in told]
-        if told:
-            placed = (corners.detach().cpu() * times).round()
-            large = draw_bounding_boxes(large, placed, texts, colors=list(colors), width=2)
-        drawn.append(large)
+        drawn.append(_with_boxes(large, (corners.detach().cpu() * times).tolist(), told, texts))
     return Drawing(tuple(drawn), {classes[label]: class_color(label) for label in sorted(shown)})
+
+
+def _with_boxes(
+    image: Tensor, boxes: Sequence[tuple[float, ...]], labels: Sequence[int], texts: Sequence[str]
+) -> Tensor:
+    """Draw boxes on an image of its final size; each text stands on its box, or inside where there is no room."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    canvas = Image.fromarray(image.permute(1, 2, 0).numpy())
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(LETTER_PIXELS)
+    for (left, top, right, bottom), label in zip(boxes, labels, strict=True):
+        # The pixels of a box end before its right and lower border.
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=class_color(label), width=2)
+    for (left, top, _, _), label, text in zip(boxes, labels, texts, strict=True):
+        width, height = draw.textlength(text, font=font) + 4, LETTER_PIXELS + 4
+        x, y = min(left, canvas.width - width), top - height if top >= height else top
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=class_color(label))
+        draw.text((x + 2, y + 1), text, fill=_ink_on(class_color(label)), font=font)
+    return torch.from_numpy(np.asarray(canvas).copy()).permute(2, 0, 1).contiguous()
+
+
+def _ink_on(color: Color) -> Color:
+    """Return black or white, whichever reads on a colour, by its luma."""
+    red, green, blue = color
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else (255, 255, 255)
 
 
 def _labels(masks: Tensor) -> list[int]:

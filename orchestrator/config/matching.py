@@ -44,7 +44,7 @@ def unlike_annotations(
         f"data sets with {_words(needed)}": fitting,
         f"tasks for {' or '.join(map(_words, given))}": learning,
     }
-    message = f"{data['use']} {' or '.join(map(_gives, given))}, but {task['use']} learns from {_words(needed)}"
+    message = f"{data['use']} {_gives(given)}, but {task['use']} learns from {_words(needed)}"
     listed = [f"{what}: {', '.join(names)}" for what, names in known.items() if names]
     return [Problem("data", "; ".join([message, *listed]))]
 
@@ -86,5 +86,7 @@ def _words(annotation: Annotated) -> str:
     return "a class for each image" if annotation is None else annotation.plural
 
 
-def _gives(annotation: Annotated) -> str:
-    return "gives a class to each image" if annotation is None else f"annotates images with {annotation.plural}"
+def _gives(annotations: Sequence[Annotated]) -> str:
+    """Say what images come with: a class each, or what an option of their data set chooses from."""
+    plurals = [annotation.plural for annotation in annotations if annotation is not None]
+    return f"annotates images with {' or '.join(plurals)}" if plurals else "gives a class to each image"

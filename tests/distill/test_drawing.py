@@ -54,21 +54,34 @@ def test_boxes_are_drawn_at_their_places_in_the_colour_of_their_class():
     drawing = draw_boxes([image], [torch.tensor([[10.0, 20.0, 50.0, 60.0]])], [torch.tensor([1])], CLASSES)
     [drawn] = drawing.images
     assert drawn.shape == (3, 240, 240)
-    assert tuple(drawn[:, 100, 30].tolist()) == class_color(1)  # left edge, three pixels for one
-    assert tuple(drawn[:, 60, 100].tolist()) == class_color(1)  # upper edge
-    assert drawn[:, 179, 149].sum() > 0
-    assert drawn[:, 200:].sum() == 0
-    assert drawn[:, :, 160:].sum() == 0
+    color = torch.tensor(class_color(1), dtype=torch.uint8)[:, None, None]
+    is_color = (drawn == color).all(0)
+    # Three pixels for one: the box covers rows 60 to 179 and columns 30 to 149, and its border is two pixels wide.
+    assert is_color[60:180, 30:32].all()
+    assert is_color[60:180, 148:150].all()
+    assert is_color[60:62, 30:150].all()
+    assert is_color[178:180, 30:150].all()
+    assert drawn[:, 62:178, 32:148].sum() == 0
+    assert drawn[:, 180:].sum() == 0
+    assert drawn[:, :, 150:].sum() == 0
+    assert is_color[45:60, 30:32].all()  # the name stands on the box
     assert drawing.colors == {"cat": class_color(1)}
 
 
+def test_a_name_stays_inside_the_image():
+    image = torch.zeros(3, 240, 240, dtype=torch.uint8)
+    [drawn] = draw_boxes([image], [torch.tensor([[225.0, 2.0, 239.0, 60.0]])], [torch.tensor([2])], CLASSES).images
+    assert drawn[:, 2:18, 205:225].sum() > 0
+
+
 def test_scores_stand_beside_the_names():
-    image, box = torch.zeros(3, 240, 240, dtype=torch.uint8), torch.tensor([[10.0, 20.0, 200.0, 200.0]])
+    image, box = torch.zeros(3, 240, 240, dtype=torch.uint8), torch.tensor([[10.0, 30.0, 200.0, 200.0]])
     plain, scored = (
         draw_boxes([image], [box], [torch.tensor([1])], CLASSES, scores=scores).images[0]
         for scores in (None, [torch.tensor([0.875])])
     )
-    assert (scored > 0).sum() > (plain > 0).sum()
+    assert (scored[:, :30] > 0).sum() > 1.5 * (plain[:, :30] > 0).sum()
+    assert torch.equal(scored[:, 30:], plain[:, 30:])
 
 
 def test_an_image_without_objects_stays_empty():

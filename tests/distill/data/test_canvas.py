@@ -4,6 +4,7 @@ from torchvision.transforms import v2
 
 from distill.data.annotation import Boxes, Mask, Sample
 from distill.data.canvas import Canvas, sides_of
+from distill.data.transforms import RandomScaleCrop
 
 IMAGE = torch.randint(1, 256, (3, 20, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 MASK = Mask((torch.arange(20)[:, None] // 10 + torch.arange(40) // 20).to(torch.uint8))
@@ -38,6 +39,15 @@ def test_pad_keeps_the_aspect_and_pads_on_the_right_and_below():
     image, mask = Canvas(20, 50, "pad").fitted(Sample(IMAGE, MASK))
     assert image[:, :, :40].equal(IMAGE)
     assert (mask.values[:, 40:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(30, 30), (7, 33), (33, 7)])
+def test_pad_is_what_a_random_scale_of_one_shows(size):
+    sample = Canvas(*size, "pad").fitted(Sample(IMAGE, MASK))
+    crop = RandomScaleCrop(size, (1.0, 1.0), "size")
+    shown = crop.together(Sample(IMAGE, MASK), torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64))
+    assert shown.image.equal(sample.image)
+    assert shown.annotation.values.equal(sample.annotation.values)
 
 
 def test_crop_covers_the_canvas_and_cuts_out_the_middle():

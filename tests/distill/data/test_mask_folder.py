@@ -228,7 +228,7 @@ def test_fingerprint_sees_what_decides_the_samples(mask_root):
     fingerprint = folder(root).load().fingerprint
     assert folder(root, augment=[], num_threads=1).load().fingerprint == fingerprint
     for options in (
-        {"fit": "pad"},
+        {"fit": "stretch"},
         {"size": 32},
         {"ignore_index": None},
         {"classes": ["ground", "cell", "edge"]},

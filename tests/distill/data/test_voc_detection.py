@@ -165,6 +165,7 @@ def test_wrong_lists_are_refused(voc_root, content, message):
         ({"classes": []}, "classes must be names of objects that differ, at least one"),
         ({"classes": ["__background__", "ant"]}, "classes must be names of objects that differ"),
         ({"size": -1}, "size must be height and width"),
+        ({"split": Split(train=9)}, r"split.train must leave .* found 9 of 6 training images"),
     ],
 )
 def test_wrong_options_are_refused(voc_root, options, message):

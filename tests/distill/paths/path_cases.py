@@ -31,6 +31,18 @@ SAMPLES = Samples(torch.arange(8), torch.arange(8) % 4)
 EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}, "RegionLogits": {"number": 7}}
 """Constructor arguments of the paths that have required ones, or whose student learns nothing at first."""
 
+MASK = torch.tensor(
+    [
+        [0, 0, 0, 0, 1, 1, 1, 1, 2],
+        [0, 0, 0, 0, 1, 1, 1, 2, 2],
+        [0, 0, 3, 255, 255, 255, 1, 2, 2],
+        [0, 0, 3, 3, 1, 1, 2, 2, 2],
+        [3, 3, 3, 3, 3, 2, 2, 2, 0],
+        [3, 3, 3, 3, 3, 3, 2, 0, 0],
+    ]
+)
+"""Four classes, and pixels whose class is not known."""
+
 FEWEST_STAGES = {"FSP": 2}
 """Stages without which a path refuses to connect, where one is not enough."""
 
@@ -84,7 +96,9 @@ def same_numbers() -> Iterator[None]:
 
 
 def batch_of(size: int, path: Path | None = None) -> Batch:
-    """Return a batch of class 0, or, for a path that needs objects, of images with the same objects each."""
+    """Return a batch of class 0; for a path that needs objects or masks, of images with the same ones each."""
+    if path is not None and path.needs_labels == ("pixels",):
+        return Batch(torch.zeros(size, 1, 6, 9), MASK.expand(size, -1, -1), torch.arange(size))
     if path is not None and path.needs_labels == ("objects",):
         return Batch(torch.zeros(size, 1, *CANVAS), objects_of(size), torch.arange(size))
     return Batch(torch.zeros(size, 1, 1, 1), torch.zeros(size, dtype=torch.int64), torch.arange(size))

@@ -243,6 +243,7 @@ NOTHING_TO_LEARN = {
     "FSP",
     "FeatureMap",
     "ICKD",
+    "IFVD",
     "Logits",
     "NSTGram",
     "NSTPolynomial",

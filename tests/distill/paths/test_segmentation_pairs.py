@@ -27,7 +27,14 @@ CLASSES = 5
 HEIGHT, WIDTH = 48, 80
 """Neither square nor a multiple of every stride."""
 SAMPLES = Samples(torch.arange(4), torch.arange(4) % 2)
-REFUSED = {"MultiLevelLogits": "takes one answer an image"}
+REFUSED = {
+    "BoxOffsets": "BoxOffsets compares the boxes of two detectors",
+    "CRD": "CRD reads the classes of images, but in this task pixels have them",
+    "FGD": "FGD reads the classes of objects, but in this task pixels have them",
+    "LD": "LD reads the classes of objects, but in this task pixels have them",
+    "MultiLevelLogits": "MultiLevelLogits takes one answer an image",
+    "RegionLogits": "RegionLogits compares the second stages of two detectors",
+}
 """Paths that refuse such models, and why."""
 TAKEN = sorted(set(paths.__all__) - set(REFUSED))
 

@@ -20,6 +20,7 @@ PAINTED = {
     "data": {"use": "small_dense.SquareMasks"},
     "student": {"model": {"use": "small_dense.SmallFCN"}},
 }
+ON_RESNET = {"student": {"model": {"use": "FCN", "backbone": {"use": "ResNet8"}}}}
 
 
 def checked(**sections):
@@ -94,3 +95,23 @@ def test_masks_for_a_task_that_learns_from_classes(data):
 def test_wrong_options_do_not_hide_that_data_and_task_do_not_meet():
     found = mistakes(**{**PAINTED, "data": {"use": "Digits", "chanels": 3}})
     assert set(found) == {"data", "data.chanels"}
+
+
+def test_a_data_set_that_leaves_the_choice_to_an_option_is_judged_by_it():
+    scenes = {"use": "DigitScenes", "annotate": "boxes"}
+    painted = {
+        "task": {"use": "SemanticSegmentation"},
+        "student": {"model": {"use": "FCN", "backbone": {"use": "ResNet8"}}},
+    }
+    message, _ = mistakes(**painted, data=scenes)["data"]
+    assert message.startswith("DigitScenes annotates images with boxes, but SemanticSegmentation learns from masks; ")
+    assert "data sets with masks: DigitScenes" in message
+    assert "tasks for boxes: Detection" in message
+    assert checked(**painted, data={**scenes, "annotate": "masks"}).run.metric == "val/miou"
+
+
+def test_where_its_options_are_wrong_only_what_it_never_offers_is_refused():
+    scenes = {"use": "DigitScenes", "annotat": "boxes"}
+    assert set(mistakes(task={"use": "SemanticSegmentation"}, data=scenes, **ON_RESNET)) == {"data.annotat"}
+    message, _ = mistakes(data=scenes)["data"]
+    assert message.startswith("DigitScenes annotates images with masks or boxes, but Classification learns")

@@ -1,0 +1,66 @@
+"""What check says of detectors: exact shapes of what is compared, and one line where a path does not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.build_branches import build_branches
+from orchestrator.config import UserError
+from orchestrator.config.document import Document
+from orchestrator.config.semantics import semantics
+from orchestrator.config.structure import structure
+
+STUDENT = {"use": "RetinaNet", "strides": [4, 8, 16], "backbone": {"use": "ResNet8", "width": 8}, "width": 16}
+FILE = {
+    "task": {"use": "Detection"},
+    "data": {"use": "DigitScenes", "annotate": "boxes"},
+    "teacher": {"model": {**STUDENT, "backbone": {"use": "ResNet8", "width": 16}}},
+    "student": {"model": STUDENT},
+    "train": {"epochs": 1},
+}
+
+
+def built(**sections):
+    [found] = build_branches(semantics(structure(Document("run.yaml", {**FILE, **sections}))))
+    return found
+
+
+def branch(path: str):
+    return built(paths={"path": {"use": path}})
+
+
+def test_models_are_called_by_what_they_are_built_on():
+    assert branch("Logits").student == "RetinaNet on ResNet8"
+
+
+def test_what_detectors_say_of_locations_has_its_own_shape():
+    # 9 anchors a place on maps of 16, 8 and 4 rows and columns; 11 classes, the background among them.
+    num_locations = 9 * (16**2 + 8**2 + 4**2)
+    [connection] = branch("Logits").paths[0].connections
+    assert connection.student == "output"
+    assert connection.student_shape == connection.teacher_shape == (11, num_locations)
+
+
+def test_levels_are_shown_as_maps():
+    connections = branch("Hint").paths[0].connections
+    assert [(each.student, each.student_shape) for each in connections] == [
+        (":level0", (16, 16, 16)),
+        (":level1", (16, 8, 8)),
+        (":level2", (16, 4, 4)),
+    ]
+
+
+def test_a_path_that_does_not_fit_is_one_line_at_its_key():
+    with pytest.raises(UserError) as caught:
+        branch("DIST")
+    [mistake] = caught.value.mistakes
+    assert mistake.key == "paths.path.use"
+    assert "sigmoid" in mistake.message
+
+
+def test_a_classifier_is_no_detector():
+    with pytest.raises(UserError) as caught:
+        built(teacher=None, student={"model": {"use": "ResNet8"}})
+    [mistake] = caught.value.mistakes
+    assert mistake.key == "student.model"
+    assert "RetinaNet" in mistake.message
