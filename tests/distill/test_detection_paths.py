@@ -28,10 +28,16 @@ OTHER_LAYERS = {
 }
 """Layers of the paths that don't read each level by itself."""
 
+OTHER_LABELS = {
+    name: getattr(paths, name).needs_labels
+    for name in paths.__all__
+    if getattr(paths, name).needs_labels and "objects" not in getattr(paths, name).needs_labels
+}
 REFUSALS = {
-    "CRD": "CRD reads the classes of images, but in this task objects have them",
-    "DKD": "DKD reads the classes of images or pixels, but in this task objects have them",
-    "WSLD": "WSLD reads the classes of images or pixels, but in this task objects have them",
+    **{
+        name: f"{name} reads the classes of {' or '.join(labels)}, but in this task objects have them"
+        for name, labels in OTHER_LABELS.items()
+    },
     "LD": "LD compares distributions of the sides of boxes, but the student's head gives none",
     "RegionLogits": "RegionLogits compares the second stages of two detectors, but the student has none",
     "SoftmaxRegression": "SoftmaxRegression needs a teacher with one classifier behind its deepest map, not a detector",
@@ -73,6 +79,10 @@ def test_a_retinanet_learns_from_a_faster_rcnn(name: str) -> None:
     assert step.layers.abs().sum() > 0
     silent = [parameter for parameter, value in path.named_parameters() if value.grad is None]
     assert silent == [] or name == "FT"  # whose paraphraser waits
+
+
+def test_paths_that_read_classes_of_images_say_so() -> None:
+    assert {"CRD", "DKD", "WSLD"} <= OTHER_LABELS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(REFUSALS))
