@@ -56,12 +56,12 @@ class DistributionHead(nn.Module):
         centerness = torch.cat([branch.bbox_ctrness(each).flatten(2) for each in features], dim=2)
         return {
             "cls_logits": self.fcos.classification_head(levels),
-            "bbox_regression": self._distances(distribution).transpose(1, 2),
+            "bbox_regression": self.distances(distribution).transpose(1, 2),
             "bbox_ctrness": centerness.transpose(1, 2),
             "box_distribution": distribution.transpose(1, 2),
         }
 
-    def _distances(self, distribution: Tensor) -> Tensor:
+    def distances(self, distribution: Tensor) -> Tensor:
         """Return the mean distance of each side, ``[batch, 4, location]``, of logits ``[batch, 4 * bin, location]``."""
         sides = distribution.reshape(len(distribution), 4, self.num_bins, -1)
         steps = torch.arange(self.num_bins, dtype=torch.float32, device=sides.device)

@@ -34,7 +34,8 @@ class Affinity(WholeMapPath):
     themselves, so that the target is known before the training; positions shorter than 1e-6 are divided by that.
 
     Args:
-        taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the paper: the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
     """
 
     only_last = True

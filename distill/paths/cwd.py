@@ -40,10 +40,12 @@ class CWD(WidthMatchedPath):
     ``T = 4``: between feature maps the deepest ones (theirs: what the head's pyramid pooling gives). Where
     others differ: TorchDistiller, by the authors, takes the logarithm of a softmax, which is minus infinity where that
     rounds to zero, and has a ReLU behind the adapter; some divide by the number of positions too. The paper's weight
-    is 50 for feature maps and 3 for logits, where it gains more. Pooling where sizes differ is ours.
+    is 50 for feature maps and 3 for logits, where it gains more; mmrazor takes 10 for the levels of detectors. Pooling
+    where sizes differ is ours.
 
     Args:
-        taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the paper: the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
         temperature: ``T``, above 0.
         between: ``features``, or ``logits``, which takes no ``taps``.
 

@@ -42,7 +42,8 @@ class FT(TranslatedPath):
     RepDistiller does not compare factors but their attention maps.
 
     Args:
-        taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the paper: the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
         paraphrase_rate: channels of a factor, as a share of the teacher's; above 0.
         pretrain: share of the training in which the paraphraser learns, at least 0 and below 1; with 0 it stays as it
             was initialised.

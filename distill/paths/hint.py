@@ -39,7 +39,8 @@ class Hint(WholeMapPath):
 
     Args:
         taps: ``auto`` (the paper: the middle; of an even number of stages the earlier of both, since a deep hint leaves
-            the student less freedom), or a list of ``{student: NAME, teacher: NAME}``, each with its own regressor.
+            the student less freedom; every level of a pyramid), or a list of ``{student: NAME, teacher: NAME}``, each
+            with its own regressor.
     """
 
     regressors: nn.ModuleDict

@@ -44,7 +44,8 @@ class ICKD(GramPath):
     256, about 2 here. The grid is theirs for semantic segmentation; its size there could not be checked.
 
     Args:
-        taps: ``auto`` (the authors: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the authors: the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
         grid: cells along each side, at least 1.
 
     Raises:

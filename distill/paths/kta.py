@@ -39,7 +39,8 @@ class KTA(TranslatedPath):
     torchdistill takes for it the paraphraser of ``FT``, without the term for sparsity.
 
     Args:
-        taps: ``auto`` (the paper: the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the paper: the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
         rate: channels of the encoding, as a share of the teacher's; above 0.
         sparsity: weight of the encoding's magnitude, at least 0.
         pretrain: share of the training in which the translator learns, at least 0 and below 1; with 0 it stays as it

@@ -39,10 +39,12 @@ class MGD(WholeMapPath):
     in the code for detection (ratio 0.65 for one stage, 0.45 for two); their code for classification
     masks channels, with ratio 0.15, while its docstring names 0.5, the default here. Departures: they sum
     over channels and positions, with weight 7e-5 for classification; here a mean is taken, so that theirs is weight
-    ``7e-5 * channels * height * width``, 1.8 for a map of 512 x 7 x 7. They require equal height and width.
+    ``7e-5 * channels * height * width``, 1.8 for a map of 512 x 7 x 7. For detectors, every level of whose pyramid they
+    distil, theirs is ``2e-5 * channels * height * width``. They require equal height and width.
 
     Args:
-        taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
         mask_ratio: share that is masked, at least 0 and below 1.
         masked: ``positions`` masks all channels of a position, ``channels`` all positions of a channel.
 

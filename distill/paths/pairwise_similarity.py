@@ -34,7 +34,8 @@ class PairwiseSimilarity(FeaturePath):
     1e-6 are divided by that, while they add 1e-8.
 
     Args:
-        taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
         nodes: patches along each side, at least 2.
 
     Raises:

@@ -36,12 +36,12 @@ class PKD(BatchDependentFeatures, WidthMatchedPath):
     average pooling of the larger. The target is the teacher's whole map, ``[batch, channel, height, width]``.
 
     Source: Cao et al. 2022, *PKD: general distillation framework for object detectors via Pearson correlation
-    coefficient* (NeurIPS, arXiv:2207.02039). Departures: the paper's maps are those of a feature pyramid, here they
-    are those of the stages; the usual code takes variances over n - 1, adds 1e-6 to their roots, resizes the
+    coefficient* (NeurIPS, arXiv:2207.02039). The paper's maps are the levels of a pyramid, as here for detectors; other
+    models have stages. Departures: the usual code takes variances over n - 1, adds 1e-6 to their roots, resizes the
     student's map by interpolation, and refuses maps of different width. Its weights are 6 and 10.
 
     Args:
-        taps: ``auto`` (every stage), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (every level, or stage), or a list of ``{student: NAME, teacher: NAME}``.
         gather: whether workers standardise over the whole batch instead of their share.
     """
 

@@ -29,6 +29,9 @@ class SoftTarget(SoftenedPath):
     by no number of places; torchdistill leaves ``T^2`` out in one branch, KD_Lib compares probabilities by squares.
     Departure: a divergence that comes out below zero by rounding counts as zero.
 
+    Of a detector nearly all locations are background, where both models are sure: the mean over them is small, and its
+    weight has to be large, or adaptive.
+
     Args:
         temperature: ``T``, above 0; 4 as in Chennupati et al. 2021 and most CIFAR recipes; those for ImageNet use 1.
         standardize: whether to standardise each answer's logits first (Sun et al. 2024, arXiv:2403.01427; they use

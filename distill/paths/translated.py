@@ -30,7 +30,8 @@ class TranslatedPath(WholeMapPath):
     learn gets a gradient of zero.
 
     Args:
-        taps: ``auto`` (the deepest features), or a list of ``{student: NAME, teacher: NAME}``.
+        taps: ``auto`` (the deepest features; every level of a pyramid), or a list of
+            ``{student: NAME, teacher: NAME}``.
         pretrain: share of the training in which the autoencoder learns, at least 0 and below 1; with 0 it stays as it
             was initialised.
 

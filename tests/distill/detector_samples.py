@@ -11,6 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from distill.batch import Batch
+from distill.models.distribution_head import DistributionHead
 from distill.objects import Objects
 
 HEIGHT, WIDTH = 64, 96
@@ -70,6 +71,12 @@ def fcos(width=8, num_classes=4):
     return detection.FCOS(Pyramid(width), num_classes, anchor_generator=anchors, score_thresh=0.02, **UNCHANGED)
 
 
+def distribution_fcos(width=8, num_classes=4):
+    model = fcos(width, num_classes)
+    model.head = DistributionHead(model.head, num_bins=6)
+    return model
+
+
 def ssd(width=8, num_classes=4):
     anchors = DefaultBoxGenerator([[2], [2], [2]], scales=[0.1, 0.25, 0.5, 0.8])
     normalised = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
@@ -91,7 +98,13 @@ def faster_rcnn(width=8, num_classes=4):
     )
 
 
-MAKERS = {"RetinaNet": retinanet, "FCOS": fcos, "SSD": ssd, "FasterRCNN": faster_rcnn}
+MAKERS = {
+    "RetinaNet": retinanet,
+    "FCOS": fcos,
+    "DistributionFCOS": distribution_fcos,
+    "SSD": ssd,
+    "FasterRCNN": faster_rcnn,
+}
 
 
 def make(family, seed=0, **options):

@@ -13,7 +13,7 @@ from distill.tasks import Detection
 from distill.tasks.detectors import OwnDetector, family_of
 
 TASK = Detection()
-ANCHORS = {"RetinaNet": 3, "FCOS": 1, "SSD": 4, "FasterRCNN": 3}
+ANCHORS = {"RetinaNet": 3, "FCOS": 1, "DistributionFCOS": 1, "SSD": 4, "FasterRCNN": 3}
 every_family = pytest.mark.parametrize("family", MAKERS)
 
 
@@ -76,11 +76,13 @@ def test_outputs_have_their_names_and_shapes(family):
     channels = 8 if family == "SSD" else 32
     levels = {f":level{number}": (2, channels, *place) for number, place in enumerate(PLACES)}
     classes = 1 if family == "FasterRCNN" else len(CLASSES)
-    centerness = {":centerness": (2, 1, locations)} if family == "FCOS" else {}
+    centerness = {":centerness": (2, 1, locations)} if "FCOS" in family else {}
+    distribution = {":box_distribution": (2, 4 * 6, locations)} if family == "DistributionFCOS" else {}
     assert {name: tuple(part.shape) for name, part in outputs.items()} == {
         "": (2, classes, locations),
         ":boxes": (2, 4, locations),
         **centerness,
+        **distribution,
         **levels,
     }
 
@@ -115,9 +117,11 @@ def test_a_location_lies_where_its_anchor_lies(family):
     model, images = make(family).eval(), scenes(1).images
     output = TASK.run(model, images)
     seen = {}
-    name = {"SSD": "head.classification_head.module_list.0", "FasterRCNN": "rpn.head.cls_logits"}.get(
-        family, "head.classification_head.cls_logits"
-    )
+    name = {
+        "SSD": "head.classification_head.module_list.0",
+        "FasterRCNN": "rpn.head.cls_logits",
+        "DistributionFCOS": "head.fcos.classification_head.cls_logits",
+    }.get(family, "head.classification_head.cls_logits")
     handle = model.get_submodule(name).register_forward_hook(
         lambda module, inputs, result: seen.setdefault("map", result)  # the finest level comes first
     )

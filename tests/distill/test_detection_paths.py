@@ -15,6 +15,7 @@ from distill.distiller import Distiller
 from distill.models import DistributionFCOS, ResNet8
 from distill.paths import FGD, LD, BoxOffsets, FeatureMap, Logits, RegionLogits, SoftTarget
 from distill.tasks import Detection
+from distill.tasks.detectors import family_of
 from distill.teacher import Teacher
 
 TASK = Detection()
@@ -28,11 +29,16 @@ OTHER_LAYERS = {
 }
 """Layers of the paths that don't read each level by itself."""
 
+OTHER_LABELS = {
+    name: getattr(paths, name).needs_labels
+    for name in paths.__all__
+    if getattr(paths, name).needs_labels and "objects" not in getattr(paths, name).needs_labels
+}
 REFUSALS = {
-    "CRD": "CRD reads the classes of images, but in this task objects have them",
-    "DKD": "DKD reads the classes of images or pixels, but in this task objects have them",
-    "WSLD": "WSLD reads the classes of images or pixels, but in this task objects have them",
-    "IFVD": "IFVD reads the classes of pixels, but in this task objects have them",
+    **{
+        name: f"{name} reads the classes of {' or '.join(labels)}, but in this task objects have them"
+        for name, labels in OTHER_LABELS.items()
+    },
     "LD": "LD compares distributions of the sides of boxes, but the student's head gives none",
     "RegionLogits": "RegionLogits compares the second stages of two detectors, but the student has none",
     "SoftmaxRegression": "SoftmaxRegression needs a teacher with one classifier behind its deepest map, not a detector",
@@ -44,6 +50,7 @@ REFUSALS = {
 """Why a RetinaNet does not learn by a path from a Faster R-CNN."""
 
 EXAMPLES: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}}
+"""Options of the paths from which a student learns nothing at first, and whose autoencoders wait when it learns."""
 
 
 def distribution_fcos(seed: int, width: int = 4) -> torch.nn.Module:
@@ -73,7 +80,11 @@ def test_a_retinanet_learns_from_a_faster_rcnn(name: str) -> None:
     assert distiller.layers["path"] == OTHER_LAYERS.get(name, LEVELS)
     assert step.layers.abs().sum() > 0
     silent = [parameter for parameter, value in path.named_parameters() if value.grad is None]
-    assert silent == [] or name in {"FT", "KTA"}  # whose autoencoder waits
+    assert silent == [] or name in EXAMPLES
+
+
+def test_paths_that_read_classes_of_images_say_so() -> None:
+    assert {"CRD", "DKD", "WSLD"} <= OTHER_LABELS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(REFUSALS))
@@ -125,6 +136,15 @@ def test_sides_of_boxes_are_learned_from_distributions() -> None:
     _, same = distil(LD(), distribution_fcos(0).eval(), distribution_fcos(0))
     assert same.layers.sum().item() == pytest.approx(0, abs=1e-5)
     distil(FGD(), distribution_fcos(0), make("FCOS", seed=1))
+
+
+def test_all_losses_of_boxes_have_their_gradient_at_the_distributions() -> None:
+    batch, model = scenes(2), make("DistributionFCOS")
+    output = TASK.run(model, batch.images)
+    losses = family_of(model).losses(output, batch.objects.trained())
+    for name in ("bbox_regression", "bbox_distribution"):
+        (slope,) = torch.autograd.grad(losses[name], [output.parts[":box_distribution"]], retain_graph=True)
+        assert slope.abs().sum() > 0
 
 
 def test_levels_can_be_named() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
 
 from distill.models.distribution_head import DistributionHead
-from distill.taps import BOX_DISTRIBUTION, Head
+from distill.taps import BOX_DISTRIBUTION, BOXES, Head
 from distill.tasks.detectors.fcos import FCOSFamily
 from distill.tasks.detectors.fcos_locations import FCOSLocations
 from distill.tasks.detectors.output import DetectorOutput
@@ -21,6 +24,12 @@ class DistributionFCOSFamily(FCOSFamily):
 
     def fits(self, model: nn.Module) -> bool:
         return super().fits(model) and isinstance(model.head, DistributionHead)
+
+    def run(self, model: Any, images: Tensor) -> DetectorOutput:
+        output = super().run(model, images)
+        # Of the very tensor that is shown, so that all of the loss has its gradient there.
+        boxes = model.head.distances(output.parts[BOX_DISTRIBUTION])
+        return replace(output, parts={**output.parts, BOXES: boxes})
 
     def head(self, output: DetectorOutput) -> Head:
         return Head(independent=self.independent, locations=FCOSLocations(output))

@@ -99,7 +99,7 @@ def test_the_loss_is_least_where_the_mean_is_the_distance():
         return loss
 
     optimizer.step(closure)
-    mean = found._distances(logits.detach()[:, :, None])[0, :, 0]
+    mean = found.distances(logits.detach()[:, :, None])[0, :, 0]
     torch.testing.assert_close(mean, torch.tensor([0.3, 1.6, 2.9, 2.0]), atol=2e-2, rtol=0)
 
 
