@@ -18,10 +18,10 @@ from torchvision.models import resnet18, resnet34
 
 from distill import paths
 from distill.batch import Samples
-from distill.models import CifarResNet18, CifarResNet50, DistributionFCOS, FasterRCNN, ResNet8, ResNet8x4
+from distill.models import FCN, CifarResNet18, CifarResNet50, DistributionFCOS, FasterRCNN, ResNet8, ResNet8x4
 from distill.paths.base import Path as KnowledgePath
 from distill.taps import INPUT, LEVEL, OUTPUT, Probe, is_output, probe
-from distill.tasks import Detection
+from distill.tasks import Detection, SemanticSegmentation
 
 DOCUMENT = Path(__file__).parent / "paths.md"
 COSTS = Path(__file__).parents[1] / "benchmarks" / "results" / "paths.json"
@@ -32,6 +32,10 @@ DETECTOR_PATHS: dict[str, Callable[..., nn.Module]] = {
     "RegionLogits": FasterRCNN,
 }
 """Paths for object detection, and the heads of the detectors that they are shown with."""
+
+
+MASK_PATHS = ("IFVD",)
+"""Paths for semantic segmentation."""
 
 
 @cache
@@ -70,11 +74,32 @@ def _detector(model: nn.Module, side: int) -> Probe:
     return Detection().probe(model, torch.zeros(2, 3, side, side))
 
 
+@cache
+def _small_masks() -> tuple[Probe, Probe]:
+    """ResNet-8 and a wide one behind fully convolutional heads, on 128x128 images, 21 classes."""
+    student, teacher = (FCN(backbone(num_classes=2), num_classes=21) for backbone in (ResNet8, ResNet8x4))
+    return _masks(student, 128), _masks(teacher, 128)
+
+
+@cache
+def _large_masks() -> tuple[Probe, Probe]:
+    """ResNet-34 to ResNet-18 behind fully convolutional heads, on 384x384 images, 21 classes."""
+    student, teacher = (FCN(backbone(), num_classes=21) for backbone in (resnet18, resnet34))
+    return _masks(student, 384), _masks(teacher, 384)
+
+
+def _masks(model: nn.Module, side: int) -> Probe:
+    with torch.device("meta"):
+        return SemanticSegmentation().probe(model.to("meta"), torch.empty(2, 3, side, side))
+
+
 def _pairs(name: str) -> tuple[tuple[Probe, Probe], tuple[Probe, Probe]]:
     """Return the small and the large pair of models that a path is shown with."""
     if name in DETECTOR_PATHS:
         head = DETECTOR_PATHS[name]
         return _small_detectors(head), _large_detectors(head)
+    if name in MASK_PATHS:
+        return _small_masks(), _large_masks()
     return _small(), _large()
 
 
