@@ -13,7 +13,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("generator", "document"), [("path_table", "paths.md"), ("aggregator_table", "aggregators.md")]
+    ("generator", "document"),
+    [("path_table", "paths.md"), ("path_tasks", "paths.md"), ("aggregator_table", "aggregators.md")],
 )
 def test_the_tables_are_what_the_classes_say(generator, document, monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
