@@ -58,7 +58,7 @@ PAIRS = {
 }
 
 
-OF_DETECTORS = ("BoxOffsets", "FGD", "LD", "RegionLogits")
+OF_OTHER_TASKS = ("BoxOffsets", "FGD", "IFVD", "LD", "RegionLogits")
 """Paths that classifiers have no use for; they are not measured here."""
 
 
@@ -258,7 +258,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--layout", choices=list(LAYOUTS), default="channels_last", help="of the maps in memory")
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
-    every = sorted(set(paths.__all__) - set(OF_DETECTORS), key=str.lower)
+    every = sorted(set(paths.__all__) - set(OF_OTHER_TASKS), key=str.lower)
     parser.add_argument("--paths", nargs="+", choices=every, default=every)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--json", type=Path, help="where to save the rows")

@@ -113,7 +113,7 @@ def test_paths_prints_and_saves_rows(tmp_path, capsys, monkeypatch):
     file = tmp_path / "paths.json"
     paths.main(["--pairs", "small", "--batch", "2", "--rounds", "2", "--json", str(file)])
     rows = json.loads(file.read_text())["pairs"]["small"]
-    assert set(rows) == set(knowledge_paths.__all__) - set(paths.OF_DETECTORS)
+    assert set(rows) == set(knowledge_paths.__all__) - set(paths.OF_OTHER_TASKS)
     assert rows["SoftTarget"]["target_bytes"] == 5 * 4
     assert rows["NSTGram"]["target_bytes"] == (8 * 8 + 16 * 4) * 4
     assert rows["FeatureMap"]["step_peak_mib"] > 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from classifier_paths import ON_CLASSIFIERS
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from distill import paths
@@ -25,7 +26,7 @@ def make(*, non_negative: bool) -> tuple[Distiller, dict[str, Any]]:
     torch.manual_seed(0)
     task = Classification()
     teacher = Teacher(ResNet8(num_classes=4, width=16), task)
-    kinds = [getattr(paths, name) for name in paths.__all__]
+    kinds = [getattr(paths, name) for name in ON_CLASSIFIERS]
     every = {kind.__name__: kind() for kind in kinds if kind.non_negative == non_negative}
     aggregator = Adaptive() if non_negative else Equal()  # the former refuses what can be negative
     distiller = Distiller(

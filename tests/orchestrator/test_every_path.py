@@ -28,10 +28,10 @@ PAIRS = {
 }
 
 
-OF_DETECTORS = {"BoxOffsets", "FGD", "LD", "RegionLogits"}
+OF_OTHER_TASKS = {"BoxOffsets", "FGD", "IFVD", "LD", "RegionLogits"}
 """Paths that classifiers have no use for: their own refusal says so."""
 
-EVERY = tuple(name for name in paths.__all__ if name not in OF_DETECTORS)
+EVERY = tuple(name for name in paths.__all__ if name not in OF_OTHER_TASKS)
 ADAPTED = tuple(name for name in EVERY if getattr(paths, name).non_negative)
 """Adaptive refuses a loss that can be negative: it would raise its weight without end."""
 
@@ -70,10 +70,12 @@ def test_a_file_with_all_paths_at_once_is_right(tmp_path: Path, pair: str) -> No
     assert {path.name for path in branch.paths} == set(EVERY)
 
 
-@pytest.mark.parametrize("name", sorted(OF_DETECTORS))
-def test_paths_of_detectors_are_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(OF_OTHER_TASKS))
+def test_paths_of_other_tasks_are_refused(tmp_path: Path, name: str) -> None:
     file = write(tmp_path, "small residual networks", names=(name,), aggregator="Equal")
-    with pytest.raises(UserError, match=rf"paths\.{name}.*: {name} (reads the classes of objects|compares the)"):
+    with pytest.raises(
+        UserError, match=rf"paths\.{name}.*: {name} (reads the classes of (objects|pixels)|compares the)"
+    ):
         make_plan(load(file, [f"run.storage={tmp_path}"]))
 
 

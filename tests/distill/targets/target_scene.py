@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from classifier_paths import ON_CLASSIFIERS
 
 from distill import paths
 from distill.aggregators import Equal
@@ -28,7 +29,7 @@ convolution of four channels."""
 
 def all_paths():
     """Return one path of every kind whose targets can be stored, by its class's name."""
-    kinds = [getattr(paths, name) for name in sorted(paths.__all__)]
+    kinds = [getattr(paths, name) for name in ON_CLASSIFIERS]
     return {kind.__name__: kind() for kind in kinds if kind.storable}
 
 

@@ -99,13 +99,12 @@ def test_wrong_options_do_not_hide_that_data_and_task_do_not_meet():
 
 def test_a_data_set_that_leaves_the_choice_to_an_option_is_judged_by_it():
     scenes = {"use": "DigitScenes", "annotate": "boxes"}
-    painted = {
-        "task": {"use": "SemanticSegmentation"},
-        "student": {"model": {"use": "FCN", "backbone": {"use": "ResNet8"}}},
-    }
+    painted = {"task": {"use": "SemanticSegmentation"}, **ON_RESNET}
     message, _ = mistakes(**painted, data=scenes)["data"]
     assert message.startswith("DigitScenes annotates images with boxes, but SemanticSegmentation learns from masks; ")
-    assert "data sets with masks: DigitScenes" in message
+    offered = message.partition("data sets with masks: ")[2].partition(";")[0].split(", ")
+    assert "DigitScenes" in offered
+    assert "Digits" not in offered
     assert "tasks for boxes: Detection" in message
     assert checked(**painted, data={**scenes, "annotate": "masks"}).run.metric == "val/miou"
 
