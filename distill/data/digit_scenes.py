@@ -32,7 +32,7 @@ class DigitScenes(Dataset):
 
     The digits are the 1,797 of :class:`~distill.data.Digits`, enlarged, turned by up to 14 degrees and painted over
     each other: none hides more than a quarter of what was painted of another. What is visible of a digit belongs to its
-    mask, and its box is the tight one round that. Halves of digits that lie below, belong to the background.
+    mask, and its box is the tight one round that. Halves of digits below them belong to the background.
 
     No digit appears in two of training, validation and test, whatever the seed. The same options give the same bytes on
     every machine, both kinds of annotation the same images, and the first scenes of a part are the same whatever its

@@ -408,7 +408,8 @@ def test_shipped_search_spaces_open_with_question_time_and_command(path):
     assert any(f"distillery sweep search_spaces/{path.name}" in line for line in head)
 
 
-def test_the_quickstart_is_right(capsys):
-    [path] = [path for path in SHIPPED if path.stem == "quickstart"]
+@pytest.mark.parametrize("name", ["quickstart", "quickstart_detection", "quickstart_segmentation"])
+def test_the_quickstart_is_right(name, capsys):
+    [path] = [path for path in SHIPPED if path.stem == name]
     assert cli.main(["check", str(path)]) == 0
     assert "3 of the student alone" in capsys.readouterr().out
