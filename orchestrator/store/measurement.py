@@ -74,6 +74,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
     assert prepared.teacher is not None
     rows = loader.batch_size if host.device.type == "cuda" else min(loader.batch_size, _ROWS_ON_CPU)
     batch = loader.batch_at(np.arange(rows, dtype=np.int64) % len(loader.subset), 0)
+    answers = prepared.teacher(batch.images[:1])
     row_bytes, refusals, columns = {}, {}, {}
     for name in prepared.distiller.layers:
         try:
@@ -81,7 +82,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
         except ValueError as error:
             refusals[name] = str(error).removeprefix(f"paths.{name}: ")
             continue
-        target = column.compute(prepared.teacher(batch.images[:1], only=column.taps))
+        target = column.compute(answers)
         columns[name] = column.digest
         row_bytes[name] = sum(value.numel() * value.element_size() for value in target.values())
     write_seconds, read_seconds = _disk_seconds()
@@ -95,7 +96,7 @@ def measure(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
         read_seconds=read_seconds / _TRIAL_BYTES,
         row_bytes=row_bytes,
         refusals=refusals,
-        answer_bytes=_size(teacher.answer(batch.images[:1])),
+        answer_bytes=_size(prepared.distiller.task.answer(answers)),
         columns=columns,
     ).plain()
 
