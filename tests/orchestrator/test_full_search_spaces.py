@@ -19,7 +19,7 @@ WRITERS = {
 }
 """What writes each data set in its own layout, and how many images a part."""
 FEWER = ["data.split.validation=3", "train.batch_size=2", "teacher.train.batch_size=2", "store=off"]
-"""Small folders have fewer images than the recipes count on, and what teachers cost is not measured; else as shipped."""
+"""Small folders have fewer images than the recipes count on, and no teacher is tried; all else is as shipped."""
 
 
 @pytest.mark.parametrize("name", WRITERS)
