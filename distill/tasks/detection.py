@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.data.annotation import Boxes
+from distill.late import ops
 from distill.objects import Labels, Objects
 from distill.taps import Probe, probe
 from distill.tasks.base import Task
@@ -19,6 +20,7 @@ from distill.tasks.drawing import Drawing, draw_boxes
 
 SHOWN_SCORE = 0.3
 SHOWN_BOXES = 20
+SHOWN_OVERLAP = 0.5
 
 
 class Detection(Task):
@@ -75,7 +77,10 @@ class Detection(Task):
         return draw_boxes(images, [each["boxes"] for each in known], [each["labels"] for each in known], classes)
 
     def draw_output(self, images: Sequence[Tensor], output: DetectorOutput, classes: Sequence[str]) -> Drawing:
-        """Draw what was found with a score of at least ``SHOWN_SCORE``, at most ``SHOWN_BOXES`` an image."""
+        """Draw what was found with a score of at least ``SHOWN_SCORE``, at most ``SHOWN_BOXES`` an image.
+
+        Of boxes that overlap by more than ``SHOWN_OVERLAP`` the surest is drawn, whatever their classes.
+        """
         found = [_surest(each) for each in self.detections(output)]
         boxes, labels, scores = ([each[name] for each in found] for name in ("boxes", "labels", "scores"))
         return draw_boxes(images, boxes, labels, classes, scores=scores)
@@ -104,6 +109,6 @@ class Detection(Task):
 
 def _surest(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what is shown of an image's ``boxes``, ``labels`` and ``scores``, the best first."""
-    order = found["scores"].argsort(descending=True)[:SHOWN_BOXES]
+    order = ops.nms(found["boxes"], found["scores"], SHOWN_OVERLAP)[:SHOWN_BOXES]
     order = order[found["scores"][order] >= SHOWN_SCORE]
     return {name: found[name][order] for name in ("boxes", "labels", "scores")}

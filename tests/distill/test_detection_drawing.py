@@ -18,7 +18,7 @@ class Told(Detection):
 
     def __init__(self, scores, labels):
         number = len(scores)
-        corners = torch.arange(number)[:, None] * torch.tensor([4.0, 0.0, 4.0, 0.0])
+        corners = torch.arange(number)[:, None] * torch.tensor([11.0, 0.0, 11.0, 0.0])
         self.found = {
             "boxes": torch.tensor([10.0, 20.0, 40.0, 60.0]) + corners,
             "scores": torch.tensor(scores),
@@ -57,3 +57,9 @@ def test_the_best_are_drawn_where_much_is_found():
 def test_no_object_found_draws_nothing():
     drawing = Told([0.1], [1]).draw_output([IMAGE], None, CLASSES)
     assert drawing.images[0].sum() == 0
+
+
+def test_of_boxes_round_one_object_the_surest_is_drawn():
+    task = Told([0.5, 0.9], [1, 2])
+    task.found["boxes"] = torch.tensor([[10.0, 20.0, 40.0, 60.0], [11.0, 20.0, 41.0, 60.0]])
+    assert set(task.draw_output([IMAGE], None, CLASSES).colors) == {"wide"}
