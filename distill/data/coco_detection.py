@@ -104,6 +104,7 @@ class COCODetection(DetectionDataset):
             self._check_classes(content)
             parts.append(_find_images(self.root, folder, list(content.images.values())))
             records += content.records(labels)
+        _check_apart(self.root, [file for file, _ in self.parts], parts)
         return self.source_of(parts, COCORecords(records))
 
     def _check_classes(self, content: COCOFile) -> None:
@@ -146,7 +147,7 @@ def _find_parts(
                 raise ValueError(
                     f"annotations.{part} must be a file in root, found no {root.location(annotations[part])}"
                 )
-            found.append((file, images[part].strip("/")))
+            found.append((file, "/".join(name for name in images[part].split("/") if name not in ("", "."))))
     return found
 
 
@@ -179,3 +180,16 @@ def _find_images(root: Root, folder: str, names: Sequence[str]) -> list[ListedFi
             f"{f' and {len(missing) - 3:,} more' if len(missing) > 3 else ''}"
         )
     return [found[f"{prefix}{name}"] for name in names]
+
+
+def _check_apart(root: Root, annotations: Sequence[ListedFile], parts: Sequence[Sequence[ListedFile]]) -> None:
+    """Raise ``ValueError`` where two parts share an image: what is trained on must not be what is measured on."""
+    seen: dict[str, str] = {}
+    for file, images in zip(annotations, parts, strict=True):
+        for image in images:
+            if image.name in seen:
+                raise ValueError(
+                    f"{root.location(seen[image.name])} and {file.name} must not share images, found {image.name} in "
+                    "both"
+                )
+            seen[image.name] = file.name
