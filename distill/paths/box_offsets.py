@@ -61,7 +61,7 @@ class BoxOffsets(Path):
         return ("boxes",)
 
     def target(self, taps: Taps) -> Target:
-        """Return the teacher's offsets and, below them, its confidence or that one's logit, ``[batch, 5, location]``."""
+        """Return the teacher's offsets and, below them, its confidence or its logit, ``[batch, 5, location]``."""
         offsets, logits = widen(taps[BOXES].detach()), widen(taps[OUTPUT].detach())
         with no_autocast(logits):
             if self._independent:
