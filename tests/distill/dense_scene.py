@@ -134,8 +134,9 @@ class DenseScene:
 
     def loaders(self, **options: Any) -> Loaders:
         middle = NUM_TRAIN + NUM_VALIDATION
-        held_out = [self.loader(*part, training=False) for part in ((NUM_TRAIN, middle), (middle, NUM_IMAGES))]
-        return Loaders(self.loader(**options), *held_out)
+        ranks = {name: options[name] for name in ("rank", "world_size") if name in options}
+        parts = (NUM_TRAIN, middle), (middle, NUM_IMAGES)
+        return Loaders(self.loader(**options), *(self.loader(*part, training=False, **ranks) for part in parts))
 
     def teacher(self) -> Teacher:
         return Teacher(self._laid_out(model_of(self.family, seed=1, width=8)), self.task)
@@ -179,12 +180,13 @@ class DenseScene:
         if store is not None:
             stored = StoredTargets(TargetStore(store, state_digest(teacher.model)), teacher, "data")
         targets = TargetSource(distiller, teacher, stored, list(distiller.layers))
+        host = host or LocalHost(CPU)
         trainer = Trainer(
             distiller,
             teacher,
-            self.loaders(views=views),
+            self.loaders(views=views, rank=host.rank, world_size=host.world_size),
             recipe,
-            host or LocalHost(CPU),
+            host,
             classes=CLASSES,
             targets=targets,
             **options,
