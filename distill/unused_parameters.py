@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 
+from distill import distributed
 from distill.batch import Batch
 from distill.distiller import Distiller
 from distill.paths import Target
@@ -14,13 +15,14 @@ log = logging.getLogger(__name__)
 
 
 def has_unused_parameters(distiller: Distiller, batch: Batch, targets: Mapping[str, Target]) -> bool:
-    """Whether a forward and backward pass leaves a parameter without gradient, which DDP must be told.
+    """Whether a forward and backward pass leaves a parameter without gradient on any rank, which DDP must be told.
 
-    The distiller is left as it was; a warning names the parameters.
+    Ranks may differ, as where a detector's loss leaves out a head when no image of a share has objects; DDP has to be
+    told the same on all of them. All ranks call this together. The distiller is left as it was; a warning names the parameters.
 
     Args:
         distiller: not yet wrapped.
-        batch: any batch of the training.
+        batch: any batch of the training; each rank's own share.
         targets: of its samples.
     """
     mode = distiller.training
@@ -33,4 +35,4 @@ def has_unused_parameters(distiller: Distiller, batch: Batch, targets: Mapping[s
     distiller.train(mode)
     if unused:
         log.warning("parameters without gradient, which slows DDP down: %s", ", ".join(unused))
-    return bool(unused)
+    return distributed.any_rank(bool(unused), batch.images.device)

@@ -23,7 +23,8 @@ class BoxOffsets(Path):
     without objects has next to no weight, however many there are.
 
     Both models need locations that mean the same: detectors of one family with the same anchors. The target is offsets
-    and confidence, ``[batch, 5, location]``.
+    and confidence, ``[batch, 5, location]``; a probability of its own is kept as its logit, since the last bit of a
+    sigmoid depends on the place in the batch on some CPUs, and stored targets come from other batches.
 
     Source: Mehta and Ozturk 2018, *Object detection at 200 frames per second* (arXiv:1805.06361), whose distillation
     loss of boxes is scaled by the teacher's objectness. Departures: their detector says where a box lies in its cell,
@@ -60,11 +61,11 @@ class BoxOffsets(Path):
         return ("boxes",)
 
     def target(self, taps: Taps) -> Target:
-        """Return the teacher's offsets and, below them, its confidence, ``[batch, 5, location]``."""
+        """Return the teacher's offsets and, below them, its confidence or its logit, ``[batch, 5, location]``."""
         offsets, logits = widen(taps[BOXES].detach()), widen(taps[OUTPUT].detach())
         with no_autocast(logits):
             if self._independent:
-                confidence = logits.amax(dim=1, keepdim=True).sigmoid()
+                confidence = logits.amax(dim=1, keepdim=True)
             else:
                 confidence = logits.softmax(dim=1)[:, 1:].sum(dim=1, keepdim=True)
             return {"boxes": torch.cat([offsets, confidence], dim=1)}
@@ -74,6 +75,8 @@ class BoxOffsets(Path):
         student, wanted = widen(taps[BOXES]), widen(target["boxes"])
         with no_autocast(student):
             offsets, confidence = wanted[:, :4], wanted[:, 4]  # [batch, 4, location], [batch, location]
+            if self._independent:
+                confidence = confidence.sigmoid()
             distances = F.smooth_l1_loss(student, offsets, reduction="none").mean(dim=1)
             sums = (confidence * distances).sum(dim=1)
             return {"boxes": (sums / confidence.sum(dim=1).clamp_min(1)).mean()}

@@ -38,6 +38,9 @@ class OwnDetector(nn.Module, ABC):
     def losses(self, parts: Mapping[str, Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the losses, scalars by name, computed from the very tensors that :meth:`forward` returned.
 
+        On several ranks each parameter needs a gradient whether or not a share has objects, if only of zero: which ones
+        have none DDP is told once, by the first batch.
+
         Args:
             parts: what :meth:`forward` returned.
             targets: image by image ``boxes`` ``[object, 4]`` (left, top, right, bottom in pixels) and ``labels``
