@@ -16,6 +16,8 @@ from distill.data.split import Split
 from distill.data.transforms.base import Transform
 from distill.schema import nearest, suggestion
 
+MAX_NAMED = 20
+"""Categories that a message names at most."""
 _PARTS = ("train", "val", "test")
 _EXPORTED = {"train": "train", "val": "valid", "test": "test"}
 
@@ -111,9 +113,12 @@ class COCODetection(DetectionDataset):
         found = set(content.names.values())
         missing, unknown = sorted(set(self.classes[1:]) - found), sorted(found - set(self.classes))
         if self.are_named and missing:
+            near = nearest(missing[0], found)
+            valid = (
+                "" if near else f"; valid: {', '.join(sorted(found)[:MAX_NAMED])}{', ...' * (len(found) > MAX_NAMED)}"
+            )
             raise ValueError(
-                f"classes must be categories of {content.location}, found {missing[0]!r}."
-                f"{suggestion(nearest(missing[0], found))}"
+                f"classes must be categories of {content.location}, found {missing[0]!r}{valid}.{suggestion(near)}"
             )
         if missing or (unknown and not self.are_named):
             raise ValueError(
@@ -131,12 +136,13 @@ def _find_parts(
         ValueError: there is nothing to train on, or an option names what is not there.
     """
     if (annotations is None) != (images is None):
-        raise ValueError("annotations and images must be given together, found one of them")
+        given, other = ("images", "annotations") if annotations is None else ("annotations", "images")
+        raise ValueError(f"{given} must stand beside {other}, each naming the same parts, found no {other}")
     if annotations is None or images is None:
         return _look_for_parts(root, year)
     if set(annotations) != set(images) or "train" not in annotations or not set(annotations) <= set(_PARTS):
         raise ValueError(
-            f"annotations and images must name the same parts, train and if there are val and test, found "
+            f"annotations must name the parts train and, where there are, val and test, and images the same, found "
             f"{sorted(annotations)} and {sorted(images)}"
         )
     found = []

@@ -98,6 +98,10 @@ class SemanticSegmentation(Task):
     def misfit(self, found: Probe, num_classes: int) -> str:
         if len(found.output_shape) != 3:
             return f"gives {list(found.output_shape)} an image, where logits [class, height, width] are needed"
-        if self.class_weights is not None and len(self.class_weights) != num_classes:
-            return f"has {num_classes} classes to learn, but the task's class_weights are {len(self.class_weights)}"
         return super().misfit(found, num_classes)
+
+    def check_classes(self, num_classes: int) -> None:
+        if self.class_weights is not None and len(self.class_weights) != num_classes:
+            raise ValueError(
+                f"class_weights must be one for each of the {num_classes} classes, found {len(self.class_weights)}"
+            )

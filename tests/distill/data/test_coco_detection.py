@@ -173,6 +173,8 @@ def test_parts_must_have_the_same_categories(coco_root):
         folder(root, classes=["dog", "ant"]).load()
     with pytest.raises(ValueError, match=r"train2017.json, found 'bees'. Did you mean 'bee'\?"):
         folder(root, classes=["bees", "ant"]).load()
+    with pytest.raises(ValueError, match=r"train2017.json, found 'lorry'; valid: ant, bee, cow, dog\.$"):
+        folder(root, classes=["lorry"]).load()
 
 
 @pytest.mark.parametrize(
@@ -182,12 +184,13 @@ def test_parts_must_have_the_same_categories(coco_root):
             {"year": "2014"},
             "root must hold annotations/instances_train2014.json or train/_annotations.coco.json, found",
         ),
-        ({"annotations": {"train": "x"}}, "annotations and images must be given together"),
+        ({"annotations": {"train": "x"}}, "annotations must stand beside images, .*, found no images"),
+        ({"images": {"train": "x"}}, "images must stand beside annotations, .*, found no annotations"),
         (
             {"annotations": {"train": "x"}, "images": {"test": "x"}},
-            r"must name the same parts.*\['train'\] and \['test'\]",
+            r"annotations must name the parts .*\['train'\] and \['test'\]",
         ),
-        ({"annotations": {"val": "x"}, "images": {"val": "x"}}, "must name the same parts"),
+        ({"annotations": {"val": "x"}, "images": {"val": "x"}}, "must name the parts train and"),
         (
             {"annotations": {"train": "x"}, "images": {"train": "x"}},
             r"annotations.train must be a file in root, found no .*/x",
