@@ -316,7 +316,7 @@ MUTANTS = {
             "[_inner(path, task), _inner(path, path), _inner(task, task)]",
         ),
         ("_gradients(loss, places)", "_gradients(self._task, places)"),
-        ("_inner(task, task)", "_inner(task, task).sqrt()"),
+        ("_inner(task, task), _inner(path, path)", "_inner(task, task).sqrt(), _inner(path, path)"),
         ("return torch.stack(products).sum(dim=0)", "return products[-1]"),
     ],
 }
