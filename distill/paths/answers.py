@@ -59,3 +59,19 @@ def share_kind(path: str, student: Probe, teacher: Probe, takes_independent: boo
             "use SoftTarget or DIST"
         )
     return independent
+
+
+def check_boxes(path: str, student: Probe, teacher: Probe) -> None:
+    """Raise ``ValueError`` where equal offsets make other boxes in student and teacher, as far as that is known.
+
+    Args:
+        path: who compares them, for the message.
+        student: the student's taps.
+        teacher: the teacher's taps.
+    """
+    own, other = student.head.boxes, teacher.head.boxes
+    if own and other and own != other:
+        raise ValueError(
+            f"{path} compares boxes that both models make in one way of the same anchors, but the student's are of "
+            f"{own}, and the teacher's of {other}; use paths between features, such as PKD or FGD"
+        )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.batch import Batch
+from distill.paths.answers import check_boxes
 from distill.paths.base import Path, Taps, Target, no_autocast, widen
 from distill.taps import BOXES, OUTPUT, Probe, TapPair
 
@@ -40,7 +41,7 @@ class BoxOffsets(Path):
         """Pair the offsets, and the student's with the teacher's logits, which say how sure it is.
 
         Raises:
-            ValueError: a model gives no offsets, or those of other locations.
+            ValueError: a model gives no offsets, or those of other locations or anchors.
         """
         shapes = [probe.output_shapes.get(BOXES) for probe in (student, teacher)]
         if None in shapes:
@@ -52,6 +53,7 @@ class BoxOffsets(Path):
                 f"BoxOffsets compares boxes location by location, but the student gives {found} a sample: both models "
                 "must be of one family with the same anchors; use paths between features, such as PKD or FGD"
             )
+        check_boxes("BoxOffsets", student, teacher)
         self._independent = teacher.head.independent
         return TapPair(BOXES, BOXES, "boxes"), TapPair(BOXES, OUTPUT, "confidence")
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from distill.batch import Batch
 from distill.objects import Objects
 from distill.options import finite
+from distill.paths.answers import check_boxes
 from distill.paths.base import Path, Taps, Target, no_autocast, widen
 from distill.taps import BOX_DISTRIBUTION, LocationHead, Probe, TapPair
 
@@ -78,7 +79,7 @@ class LD(Path):
         """Pair the distributions.
 
         Raises:
-            ValueError: a model gives none, or one of another shape.
+            ValueError: a model gives none, or one of another shape or of other anchors.
         """
         own, other = (probe.output_shapes.get(BOX_DISTRIBUTION) for probe in (student, teacher))
         if own is None or other is None or student.head.locations is None:
@@ -92,6 +93,7 @@ class LD(Path):
                 f"LD compares distributions location by location, but the student gives {list(own)} and the teacher "
                 f"{list(other)} a sample: both models must have the same levels and bins"
             )
+        check_boxes("LD", student, teacher)
         self._locations = student.head.locations
         return (TapPair(BOX_DISTRIBUTION, BOX_DISTRIBUTION, "sides"),)
 

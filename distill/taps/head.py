@@ -72,8 +72,11 @@ class Head:
         regions: the second stage of a detector; ``None`` where there is none.
         locations: the places of a detector whose outputs by location say where a box lies; ``None`` where that is not
             known.
+        boxes: how offsets make a box: from which anchors, and how. Heads that say the same mean the same by equal
+            offsets; empty where it is not known.
     """
 
     independent: bool = False
     regions: RegionHead | None = None
     locations: LocationHead | None = None
+    boxes: str = ""

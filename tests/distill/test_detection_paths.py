@@ -12,7 +12,7 @@ from torch import Tensor
 from distill import paths
 from distill.aggregators import Equal
 from distill.distiller import Distiller
-from distill.models import DistributionFCOS, ResNet8
+from distill.models import FCOS, DistributionFCOS, ResNet8, RetinaNet
 from distill.paths import FGD, LD, BoxOffsets, FeatureMap, Logits, RegionLogits, SoftTarget
 from distill.tasks import Detection
 from distill.tasks.detectors import family_of
@@ -145,6 +145,31 @@ def test_all_losses_of_boxes_have_their_gradient_at_the_distributions() -> None:
     for name in ("bbox_regression", "bbox_distribution"):
         (slope,) = torch.autograd.grad(losses[name], [output.parts[":box_distribution"]], retain_graph=True)
         assert slope.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "student", "teacher", "message"),
+    [
+        (
+            BoxOffsets(),
+            (RetinaNet, {"anchor_scale": 2.0}),
+            (RetinaNet, {"anchor_scale": 4.0}),
+            r"\(\(8.0,.*16.0,",
+        ),
+        (BoxOffsets(), (RetinaNet, {}), (FCOS, {"anchor_scale": 4.0}), "BoxCoder and .*BoxLinearCoder and "),
+        (LD(), (DistributionFCOS, {"anchor_scale": 2.0}), (DistributionFCOS, {}), r"sizes \(\(8.0,.*\(\(4.0,"),
+    ],
+)
+def test_offsets_of_other_anchors_are_refused(path: paths.Path, student: Any, teacher: Any, message: str) -> None:
+    """In shape they agree."""
+    probes = []
+    for build, options in (student, teacher):
+        one = {"anchors_per_octave": 1, "aspect_ratios": (1.0,)} if build is RetinaNet else {}
+        model = build(ResNet8(num_classes=2, width=4), num_classes=4, width=32, strides=(4, 8, 16), **one | options)
+        probes.append(TASK.probe(model, scenes(2).images))
+    assert probes[0].output_shapes[":boxes"] == probes[1].output_shapes[":boxes"]
+    with pytest.raises(ValueError, match=f"in one way of the same anchors, but the student's are of .*{message}"):
+        path.connect(*probes)
 
 
 def test_levels_can_be_named() -> None:

@@ -32,4 +32,4 @@ class DistributionFCOSFamily(FCOSFamily):
         return replace(output, parts={**output.parts, BOXES: boxes})
 
     def head(self, output: DetectorOutput) -> Head:
-        return Head(independent=self.independent, locations=FCOSLocations(output))
+        return replace(super().head(output), locations=FCOSLocations(output))

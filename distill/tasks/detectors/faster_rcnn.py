@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill.late import models
 from distill.taps import OUTPUT, Head
 from distill.tasks.detectors.base import DetectorFamily
-from distill.tasks.detectors.one_stage import maps_of
+from distill.tasks.detectors.one_stage import boxes_of, maps_of
 from distill.tasks.detectors.output import BOXES, DetectorOutput
 from distill.tasks.detectors.regions import FasterRCNNRegions, look_at, proposals
 
@@ -70,7 +70,9 @@ class FasterRCNNFamily(DetectorFamily):
         ]
 
     def head(self, output: DetectorOutput) -> Head:
-        return Head(independent=True, regions=FasterRCNNRegions(output))
+        rpn: Any = output.model.rpn
+        boxes = boxes_of(rpn.box_coder, rpn.anchor_generator)
+        return Head(independent=True, regions=FasterRCNNRegions(output), boxes=boxes)
 
 
 def _flat(by_level: Sequence[Tensor], channels: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distill.taps import OUTPUT
+from distill.taps import OUTPUT, Head
 from distill.tasks.detectors.base import DetectorFamily
 from distill.tasks.detectors.output import BOXES, DetectorOutput
 
@@ -25,9 +25,20 @@ class OneStage(DetectorFamily):
         parts = {tap: said[name].transpose(1, 2) for tap, name in self.named.items()}
         return DetectorOutput.of(model, images, parts, maps)
 
+    def head(self, output: DetectorOutput) -> Head:
+        model: Any = output.model
+        return Head(independent=self.independent, boxes=boxes_of(model.box_coder, model.anchor_generator))
+
     def said(self, output: DetectorOutput) -> dict[str, Tensor]:
         """Return what the head said, ``[batch, location, channel]`` by its own names, as float32."""
         return {name: output.by_location(tap) for tap, name in self.named.items()}
+
+
+def boxes_of(coder: Any, generator: Any) -> str:
+    """Say how torchvision's coder makes boxes of offsets and of the anchors of a generator, for messages too."""
+    names = ("weights", "normalize_by_size", "sizes", "aspect_ratios", "scales", "steps", "clip")
+    told = [f"{name} {getattr(part, name)}" for part in (coder, generator) for name in names if hasattr(part, name)]
+    return f"{type(coder).__name__} and {type(generator).__name__} with {', '.join(told) or 'no options'}"
 
 
 def maps_of(model: Any, images: Tensor) -> Mapping[str, Tensor]:

@@ -312,11 +312,12 @@ MUTANTS = {
     "TapGradients": [
         ("distributed.mean(torch.stack(products))", "torch.stack(products)"),
         (
-            "return torch.stack([_inner(path, task), square, _inner(path, path)])",
-            "return torch.stack([_inner(path, task), _inner(path, path), square])",
+            "[_inner(path, task), _inner(task, task), _inner(path, path)]",
+            "[_inner(path, task), _inner(path, path), _inner(task, task)]",
         ),
-        ("= _gradients(loss, [place])", "= _gradients(self._task, [place])"),
-        ("(each, _inner(each, each))", "(each, _inner(each, each).sqrt())"),
+        ("_gradients(loss, places)", "_gradients(self._task, places)"),
+        ("_inner(task, task), _inner(path, path)", "_inner(task, task).sqrt(), _inner(path, path)"),
+        ("return torch.stack(products).sum(dim=0)", "return products[-1]"),
     ],
 }
 """Changes of the source that a golden value notices; see test_mutants."""
