@@ -29,10 +29,11 @@ class SegmentationMetrics(Metrics):
 
     def __init__(self, classes: Sequence[str], device: torch.device) -> None:
         from torchmetrics import MeanMetric
-        from torchmetrics.classification import MulticlassConfusionMatrix
 
         self._classes = tuple(classes)
-        self._confusion = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE).to(device)
+        # torchmetrics' confusion matrix sorts all pixels to check them, and compares each with each cell where torch is
+        # deterministic: gigabytes a batch.
+        self._confusion = torch.zeros(len(classes) ** 2, dtype=torch.int64, device=device)
         self._agreement = MeanMetric().to(device)
         self._loss = MeanMetric().to(device)
         self._has_teacher = False
@@ -44,8 +45,9 @@ class SegmentationMetrics(Metrics):
         if logits.shape[2:] != labels.shape[1:]:
             logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
         answers = logits.argmax(1)
-        self._confusion.update(answers, labels)
         known = labels != IGNORE
+        cells = labels[known] * len(self._classes) + answers[known]
+        self._confusion += torch.bincount(cells, minlength=len(self._confusion))
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
         self._loss.update(losses[known])
         if teacher is not None:
@@ -56,7 +58,8 @@ class SegmentationMetrics(Metrics):
 
     def compute(self) -> dict[str, float]:
         """Return ``miou``, ``pixel_accuracy``, ``agreement``, ``iou/CLASS`` of each class in percent, and ``loss``."""
-        matrix = self._confusion.compute().double()  # [true class, answered class]
+        counts = distributed.sum(self._confusion).double()
+        matrix = counts.reshape(len(self._classes), -1)  # [true class, answered class]
         hits = matrix.diagonal()
         union = matrix.sum(0) + matrix.sum(1) - hits
         occurs = union > 0
