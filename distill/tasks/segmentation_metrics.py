@@ -20,7 +20,8 @@ class SegmentationMetrics(Metrics):
 
     All come from one confusion matrix of the split's known pixels, added over all ranks. The mean is over the classes
     that occur in the masks or in the answers; a class that occurs in neither has no value. Agreement is the share of
-    all pixels, known or not, that student and teacher give the same class.
+    all pixels, known or not, that student and teacher give the same class; where the logits of either are coarser than
+    the masks, a pixel has the class of its place in them.
 
     Args:
         classes: the classes' names.
@@ -41,7 +42,8 @@ class SegmentationMetrics(Metrics):
     def update(self, output: Any, batch: Batch, teacher: Tensor | None) -> None:
         """Take in one batch."""
         labels = batch.classes
-        logits = (output["out"] if isinstance(output, Mapping) else output).float()
+        own = output["out"] if isinstance(output, Mapping) else output
+        logits = own.float()
         if logits.shape[2:] != labels.shape[1:]:
             logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
         answers = logits.argmax(1)
@@ -52,9 +54,8 @@ class SegmentationMetrics(Metrics):
         self._loss.update(losses[known])
         if teacher is not None:
             self._has_teacher = True
-            if teacher.shape[1:] != answers.shape[1:]:
-                teacher = F.interpolate(teacher[:, None], size=answers.shape[1:], mode="nearest-exact")[:, 0]
-            self._agreement.update((answers == teacher).float())
+            same = _enlarged(own.argmax(1), labels) == _enlarged(teacher, labels)
+            self._agreement.update(same.float())
 
     def compute(self) -> dict[str, float]:
         """Return ``miou``, ``pixel_accuracy``, ``agreement``, ``iou/CLASS`` of each class in percent, and ``loss``."""
@@ -73,3 +74,10 @@ class SegmentationMetrics(Metrics):
             values["agreement"] = 100 * float(self._agreement.compute())
         names = zip(self._classes, occurs.tolist(), shares.tolist(), strict=True)
         return values | {f"iou/{name}": share for name, is_there, share in names if is_there}
+
+
+def _enlarged(classes: Tensor, masks: Tensor) -> Tensor:
+    """Return classes ``[batch, ...]`` at the height and width of masks ``[batch, height, width]``."""
+    if classes.shape[1:] == masks.shape[1:]:
+        return classes
+    return F.interpolate(classes[:, None].to(torch.uint8), size=masks.shape[1:], mode="nearest-exact")[:, 0]
