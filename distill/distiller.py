@@ -20,7 +20,7 @@ from distill.last_parameters import last_parameters
 from distill.paths import Path, Target
 from distill.random_state import random_state, set_random_state
 from distill.step import Step
-from distill.taps import Probe, Tap, TapPair
+from distill.taps import LEVEL, Probe, Tap, TapPair
 from distill.tasks import Task
 from distill.teacher import Teacher
 
@@ -87,19 +87,19 @@ class Distiller(nn.Module):
         negative = [name for name, path in paths.items() if not path.non_negative]
         aggregator.connect(self.layers, negative)
         self._needs = aggregator.needs
-        self._places = self._deepest_taps(student_probe)
-        self._path_places = {name: _deepest(path.pairs, student_probe) for name, path in paths.items()}
+        self._places = self._acting_taps(student_probe)
+        self._path_places = {name: _acting(path.pairs, student_probe) for name, path in paths.items()}
         self._last_parameters = last_parameters(student, student_probe)
         self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         # A tensor: a compiled module would be traced anew for every number.
         self.register_buffer("_progress", torch.zeros(()), persistent=False)
         self._reader = task.reader(student, watched.values())
 
-    def _deepest_taps(self, student: Probe) -> list[str]:
-        """Return for each key of the aggregator the deepest student tap that its layers' losses read."""
+    def _acting_taps(self, student: Probe) -> list[tuple[str, ...]]:
+        """Return for each key of the aggregator the student's taps where its layers' losses act."""
         read_by = [self._paths[path].pairs_of(layer) for path, names in self.layers.items() for layer in names]
         return [
-            _deepest([pair for number in numbers for pair in read_by[number]], student)
+            _acting([pair for number in numbers for pair in read_by[number]], student)
             for numbers in self.aggregator.places()
         ]
 
@@ -153,7 +153,7 @@ class Distiller(nn.Module):
         sources: dict[str, Tensor] = {}
         task, layers = self._losses(batch, targets, sources)
         keyed = self.aggregator.sums(layers, like=task)
-        places = [sources[name] for name in self._places]
+        places = [[sources[name] for name in names] for names in self._places]
         gradients = {scope: self._gradients(scope, task, keyed, places) for scope in self._needs.gradients}
         aggregate = self.aggregator.combine(Losses(task, keyed, self.aggregator.keys, self._progress, gradients))
         weights = self.aggregator.spread(aggregate.weights)
@@ -212,10 +212,10 @@ class Distiller(nn.Module):
         """Return each path's gradient against the task's, ``[path, 3]``."""
         remaining = iter(layers)
         sums = [torch.stack([next(remaining) for _ in names]).sum() for names in self.layers.values()]
-        places = [sources[self._path_places[name]] for name in self.layers]
+        places = [[sources[tap] for tap in self._path_places[name]] for name in self.layers]
         return self._gradients(scope, task, _stack(sums, like=task), places).against_task()
 
-    def _gradients(self, scope: Scope, task: Tensor, paths: Tensor, places: Sequence[Tensor]) -> Gradients:
+    def _gradients(self, scope: Scope, task: Tensor, paths: Tensor, places: Sequence[Sequence[Tensor]]) -> Gradients:
         """Return the gradients of task and paths; nothing is computed before somebody asks."""
         if scope == "taps":
             return TapGradients(task, paths, places)
@@ -234,9 +234,14 @@ class Distiller(nn.Module):
         self._reader.close()
 
 
-def _deepest(pairs: Iterable[TapPair], student: Probe) -> str:
-    """Return the deepest of the student's taps in these pairs."""
-    return max(sorted({pair.student for pair in pairs}), key=student.depth)
+def _acting(pairs: Iterable[TapPair], student: Probe) -> tuple[str, ...]:
+    """Return the student's taps where the losses of these pairs act: the deepest, or all levels of a pyramid.
+
+    No level lies behind the others, and what an image of small objects is about the coarse ones may not know.
+    """
+    names = sorted({pair.student for pair in pairs}, key=student.depth)
+    levels = tuple(name for name in names if name.startswith(LEVEL))
+    return levels if names[-1] in levels else (names[-1],)
 
 
 @contextlib.contextmanager

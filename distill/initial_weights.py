@@ -73,7 +73,7 @@ def torchvision_state(factory: Callable[..., Any] | None, weights: str) -> tuple
         found = "none" if factory is None else f"{factory.__module__}.{factory.__qualname__}"
         raise ValueError(
             f"weights {weights!r} are those of a model of torchvision.models, found {found}; "
-            "give other models their weights by checkpoint: PATH"
+            "give other models their weights by checkpoint: PATH, a torchvision network in them by weights_backbone"
         )
     choice = choose(models.get_model_weights(factory), weights, f"weights of {factory.__name__}")
     source = fetch(choice)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
+from distill.late import ops
 from distill.taps import Probe
 
 
@@ -13,8 +16,9 @@ def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
     Behind means later in the order of the model's modules. A stage that ends in a pooling has no parameters of its own,
     so that the one before it counts. Of a model of one stage they are the parameters of the module that makes the
     deepest feature, or of the nearest one before it that has any. The levels of a pyramid are made by no module each:
-    there they are the parameters of the backbone's last part, which in a feature pyramid makes all levels, or all
-    parameters where the model has no backbone.
+    there they are the parameters of the feature pyramid network and of what follows it in the backbone, through which
+    all levels pass. Without one, as in SSD, no late part makes all levels, and an image of small objects tells the
+    coarse ones nothing: there they are all parameters of the backbone, or of a model without one all.
     """
     if found.is_pyramid:
         return _neck(student)
@@ -42,8 +46,18 @@ def last_parameters(student: nn.Module, found: Probe) -> list[nn.Parameter]:
 
 
 def _neck(student: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of the last part of a model's backbone that has any."""
+    """Return the parameters of a model's backbone from its feature pyramid network on, or of the nearest part with any.
+
+    Where parts of a backbone are frozen, more of it counts, and in the end the whole model.
+    """
     trunk = getattr(student, "backbone", None)
-    parts = [*reversed(list(trunk.children())), student] if isinstance(trunk, nn.Module) else [student]
-    learned = ([parameter for parameter in part.parameters() if parameter.requires_grad] for part in parts)
-    return next((parameters for parameters in learned if parameters), [])
+    if not isinstance(trunk, nn.Module):
+        return _learned([student])
+    parts = list(trunk.children())
+    necks = [number for number, part in enumerate(parts) if isinstance(part, ops.FeaturePyramidNetwork)]
+    choices = [*(parts[begin:] for begin in range(max(necks, default=0), 0, -1)), [trunk], [student]]
+    return next(filter(None, map(_learned, choices)), [])
+
+
+def _learned(parts: Iterable[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]

@@ -120,6 +120,9 @@ class Slot:
             valid = ", or ".join([*([", ".join(sorted(found))] if found else []), *public])
             return UnknownNameError(f"unknown {self.name} '{name}'{self._misplaced(name)}; valid: {valid}.", meant)
         close = nearest(last, found)
+        lacking = sorted(getattr(getattr(_import(module), last, None), "__abstractmethods__", ()))
+        if lacking:
+            return UnknownNameError(f"{name} must have what its base declares, found no {', '.join(lacking)}.", "")
         message = (
             f"{module} has no {self.name} '{last}': it must be public and defined there, a class below "
             f"{self.base.replace(':', '.')} or a function annotated to return one."

@@ -81,16 +81,18 @@ def draw_predictions(comparison: Comparison, outputs: Outputs, destination: Path
     task: Task = build(config["task"], TASK, modules=config["modules"])
     if not task.draws:
         return False
-    columns, num_shown = _columns(comparison, outputs, best, config)
+    columns, classes = _columns(comparison, outputs, best, config)
+    num_shown = len(columns[0].images)
     split = f"the first {num_shown} {comparison.metric.split} images; data.split.seed {_split_seed(config)} chose them"
     destination.parent.mkdir(parents=True, exist_ok=True)
-    _figure(columns, f"What is found on {split}").savefig(destination)
+    _figure(columns, f"What is found on {split}", classes).savefig(destination)
     return True
 
 
 def _columns(
     comparison: Comparison, outputs: Outputs, best: RunRecord, config: Mapping[str, Any]
-) -> tuple[list[Column], int]:
+) -> tuple[list[Column], Sequence[str]]:
+    """Return the columns, and the names of the data's classes."""
     assembly = assemble(_without_sources(config))
     task = assembly.task
     data = assembly.dataset.survey()
@@ -130,7 +132,7 @@ def _columns(
         columns.append(Column.of("student alone", _reached(comparison, alone), drawing))
     drawing = found(_loaded(assembly.student, outputs, best))
     columns.append(Column.of(f"best: {best.arm}", _reached(comparison, best), drawing))
-    return columns, len(images)
+    return columns, classes
 
 
 def _config(outputs: Outputs, key: str) -> dict[str, Any]:
@@ -144,11 +146,12 @@ def _split_seed(config: Mapping[str, Any]) -> Any:
 
 def _without_sources(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out where initial weights come from: the trained ones are read from the runs."""
-    parts = {role: config[role] and {**config[role], "weights": None, "checkpoint": None} for role in _ROLES}
+    parts = {role: config[role] and config[role] | dict.fromkeys(_SOURCES) for role in _ROLES}
     return {**config, **parts, "paths": {}, "aggregator": {"use": "Equal"}}
 
 
 _ROLES = ("student", "teacher")
+_SOURCES = ("weights", "checkpoint", "weights_backbone")
 
 
 def _loaded(student: nn.Module, outputs: Outputs, run: RunRecord) -> nn.Module:
@@ -180,13 +183,15 @@ def _value(comparison: Comparison, value: float | None) -> str:
     return f"{comparison.metric.label} {value:.1f} %" if is_share(name) else f"{in_words(name)} {value:.4g}"
 
 
-def _figure(columns: Sequence[Column], title: str) -> Figure:
+def _figure(columns: Sequence[Column], title: str, classes: Sequence[str]) -> Figure:
+    """Draw the columns; the legend has the data's order, and at the end what is no class of theirs."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     num_rows = len(columns[0].images)
-    colors = {name: rgb for column in columns for name, rgb in column.colors.items()}
+    found = {name: rgb for column in columns for name, rgb in column.colors.items()}
+    colors = {name: found[name] for name in dict.fromkeys((*classes, *found)) if name in found}
     height, width = columns[0].images[0].shape[1:]
     with mpl.rc_context(STYLE | {"font.size": 9}):
         figure = Figure(

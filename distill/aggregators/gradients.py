@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class SharedGradients(Gradients):
 
 
 class TapGradients(Gradients):
-    """Gradients in the activation where each path acts: what it wants of every sample there, and what the task wants.
+    """Gradients in the activations where each path acts: what it wants of every sample there, and what the task wants.
 
     Activations lie close to the losses, so this costs little: a backward pass a key and one for the task, whose
     gradients in all these activations are held at once. But each rank has samples of its own, so that products are sums
@@ -107,21 +107,21 @@ class TapGradients(Gradients):
     Args:
         task: the supervised loss, scalar.
         paths: ``[key]``, the losses of the paths.
-        places: for each key the activation where it acts.
+        places: for each key the activations where it acts; products are sums over them.
     """
 
-    def __init__(self, task: Tensor, paths: Tensor, places: Sequence[Tensor]) -> None:
+    def __init__(self, task: Tensor, paths: Tensor, places: Sequence[Sequence[Tensor]]) -> None:
         self._task = task
         self._paths = paths
-        self._places = tuple(places)
+        self._places = tuple(map(tuple, places))
         self._products: Tensor | None = None
 
     def against_task(self) -> Tensor:
         if self._products is None:
             tasks = self._task_gradients()
             products = [
-                self._product(loss, place, *tasks[id(place)])
-                for loss, place in zip(self._paths.unbind(), self._places, strict=True)
+                self._product(loss, places, tasks)
+                for loss, places in zip(self._paths.unbind(), self._places, strict=True)
             ]
             empty = self._paths.new_zeros(0, 3, dtype=torch.float64)
             self._products = distributed.mean(torch.stack(products)) if products else empty
@@ -130,16 +130,19 @@ class TapGradients(Gradients):
     def in_parameters(self) -> SharedGradients:
         raise ValueError("gradients in parameters must be asked for in scope 'last' or 'all', found 'taps'")
 
-    def _task_gradients(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """Return the task's gradient and its squared length in each place, of one backward pass for all of them."""
-        places = list({id(place): place for place in self._places}.values())
-        gradients = [gradient.double() for gradient in _gradients(self._task, places)] if places else []
-        return {id(place): (each, _inner(each, each)) for place, each in zip(places, gradients, strict=True)}
+    def _task_gradients(self) -> dict[int, Tensor]:
+        """Return the task's gradient in each place, of one backward pass for all of them."""
+        places = list({id(place): place for places in self._places for place in places}.values())
+        gradients = _gradients(self._task, places) if places else []
+        return {id(place): each.double() for place, each in zip(places, gradients, strict=True)}
 
-    def _product(self, loss: Tensor, place: Tensor, task: Tensor, square: Tensor) -> Tensor:
-        [path] = _gradients(loss, [place])
-        path = path.double()
-        return torch.stack([_inner(path, task), square, _inner(path, path)])
+    def _product(self, loss: Tensor, places: Sequence[Tensor], tasks: Mapping[int, Tensor]) -> Tensor:
+        """Return a path's row of :meth:`against_task`."""
+        products = []
+        for place, gradient in zip(places, _gradients(loss, places), strict=True):
+            task, path = tasks[id(place)], gradient.double()
+            products.append(torch.stack([_inner(path, task), _inner(task, task), _inner(path, path)]))
+        return torch.stack(products).sum(dim=0)
 
 
 def _gradients(loss: Tensor, places: Sequence[Tensor]) -> list[Tensor]:

@@ -137,7 +137,10 @@ def _explained(location: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, and not a decompressor's
             raise
-        raise ValueError(f"archive {location} cannot be read: {str(error) or 'it is cut off'}") from error
+        reason = (
+            str(error).partition("\n")[0].rstrip(":") or "it is cut off"
+        )  # tarfile adds a line for each compression
+        raise ValueError(f"archive {location} cannot be read: {reason}") from error
 
 
 def _tar_members(path: Path, location: str) -> Iterator[tuple[str, IO[bytes]]]:

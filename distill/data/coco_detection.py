@@ -16,6 +16,8 @@ from distill.data.split import Split
 from distill.data.transforms.base import Transform
 from distill.schema import nearest, suggestion
 
+MAX_NAMED = 20
+"""Categories that a message names at most."""
 _PARTS = ("train", "val", "test")
 _EXPORTED = {"train": "train", "val": "valid", "test": "test"}
 
@@ -104,15 +106,19 @@ class COCODetection(DetectionDataset):
             self._check_classes(content)
             parts.append(_find_images(self.root, folder, list(content.images.values())))
             records += content.records(labels)
+        _check_apart(self.root, [file for file, _ in self.parts], parts)
         return self.source_of(parts, COCORecords(records))
 
     def _check_classes(self, content: COCOFile) -> None:
         found = set(content.names.values())
         missing, unknown = sorted(set(self.classes[1:]) - found), sorted(found - set(self.classes))
         if self.are_named and missing:
+            near = nearest(missing[0], found)
+            valid = (
+                "" if near else f"; valid: {', '.join(sorted(found)[:MAX_NAMED])}{', ...' * (len(found) > MAX_NAMED)}"
+            )
             raise ValueError(
-                f"classes must be categories of {content.location}, found {missing[0]!r}."
-                f"{suggestion(nearest(missing[0], found))}"
+                f"classes must be categories of {content.location}, found {missing[0]!r}{valid}.{suggestion(near)}"
             )
         if missing or (unknown and not self.are_named):
             raise ValueError(
@@ -130,12 +136,13 @@ def _find_parts(
         ValueError: there is nothing to train on, or an option names what is not there.
     """
     if (annotations is None) != (images is None):
-        raise ValueError("annotations and images must be given together, found one of them")
+        given, other = ("images", "annotations") if annotations is None else ("annotations", "images")
+        raise ValueError(f"{given} must stand beside {other}, each naming the same parts, found no {other}")
     if annotations is None or images is None:
         return _look_for_parts(root, year)
     if set(annotations) != set(images) or "train" not in annotations or not set(annotations) <= set(_PARTS):
         raise ValueError(
-            f"annotations and images must name the same parts, train and if there are val and test, found "
+            f"annotations must name the parts train and, where there are, val and test, and images the same, found "
             f"{sorted(annotations)} and {sorted(images)}"
         )
     found = []
@@ -146,7 +153,7 @@ def _find_parts(
                 raise ValueError(
                     f"annotations.{part} must be a file in root, found no {root.location(annotations[part])}"
                 )
-            found.append((file, images[part].strip("/")))
+            found.append((file, "/".join(name for name in images[part].split("/") if name not in ("", "."))))
     return found
 
 
@@ -179,3 +186,16 @@ def _find_images(root: Root, folder: str, names: Sequence[str]) -> list[ListedFi
             f"{f' and {len(missing) - 3:,} more' if len(missing) > 3 else ''}"
         )
     return [found[f"{prefix}{name}"] for name in names]
+
+
+def _check_apart(root: Root, annotations: Sequence[ListedFile], parts: Sequence[Sequence[ListedFile]]) -> None:
+    """Raise ``ValueError`` where two parts share an image: what is trained on must not be what is measured on."""
+    seen: dict[str, str] = {}
+    for file, images in zip(annotations, parts, strict=True):
+        for image in images:
+            if image.name in seen:
+                raise ValueError(
+                    f"{root.location(seen[image.name])} and {file.name} must not share images, found {image.name} in "
+                    "both"
+                )
+            seen[image.name] = file.name

@@ -36,10 +36,13 @@ class COCOFile:
         with self._explained():
             with root.open(name) as stream:
                 self._content = json.load(stream, object_hook=_without_outlines)
-            categories = {int(each["id"]): str(each["name"]) for each in self._content["categories"]}
-            self.names = dict(sorted(categories.items()))
-            if len(set(self.names.values())) < len(self.names) or not self.names:
-                raise ValueError(f"categories must have names that differ, found {list(self.names.values())[:5]}")
+            categories = sorted((int(each["id"]), str(each["name"])) for each in self._content["categories"])
+            self.names = dict(categories)
+            if not len(set(self.names.values())) == len(self.names) == len(categories) or not categories:
+                raise ValueError(
+                    f"categories must have ids and names that differ, at least one, found "
+                    f"{', '.join(f'{number} {name}' for number, name in categories[:5]) or 'none'}"
+                )
             self.images = {int(each["id"]): str(each["file_name"]) for each in self._content["images"]}
             if not len(set(self.images.values())) == len(self.images) == len(self._content["images"]):
                 raise ValueError("images must have ids and file names that differ, found one twice")
@@ -66,7 +69,7 @@ class COCOFile:
                 if name not in labels:
                     num_others[image] += 1
                 else:
-                    objects[image].append((_edges(each["bbox"]), labels[name], bool(each.get("iscrowd", 0))))
+                    objects[image].append((_edges(each["bbox"]), labels[name], bool(int(each.get("iscrowd") or 0))))
             return [
                 ObjectRecord.of(objects[image], size=_size(each), num_others=num_others[image])
                 for image, each in zip(self.images, self._content["images"], strict=True)
@@ -93,7 +96,11 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _edges(box: Any) -> list[float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(math.isfinite(value) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise ValueError(f"bbox must be left, top, width and height, found {box!r}")
     left, top, width, height = map(float, box)
     return [left, top, left + width, top + height]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -73,8 +74,11 @@ class MaskFolder(SegmentationDataset):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        if not 2 <= len(set(classes)) == len(classes) <= IGNORE:
-            raise ValueError(f"classes must be from 2 to {IGNORE} names that differ, found {len(classes)}")
+        if not 2 <= len(classes) <= IGNORE:
+            raise ValueError(f"classes must be from 2 to {IGNORE} names, found {len(classes)}")
+        twice = [name for name, times in Counter(classes).items() if times > 1]
+        if twice:
+            raise ValueError(f"classes must be names that differ, found {', '.join(map(repr, twice))} more than once")
         if ignore_index is not None and not len(classes) <= ignore_index <= IGNORE:
             raise ValueError(
                 f"ignore_index must be no class's index, {len(classes)} to {IGNORE}, or null, found {ignore_index}"

@@ -13,7 +13,7 @@ from distill.data.detection_dataset import DetectionDataset
 from distill.data.roots import ListedFile, Root
 from distill.data.split import Split
 from distill.data.transforms.base import Transform
-from distill.data.voc_lists import check_apart, find_files, find_prefix, read_list
+from distill.data.voc_lists import check_apart, find_files, find_prefix, read_list, stem
 from distill.data.voc_records import VOCRecords, find_names
 
 
@@ -117,9 +117,8 @@ def _read_parts(root: Root, prefix: str) -> list[list[str]]:
         check_apart(root, parts)
         return [images for _, images in parts]
     annotations = f"{prefix}Annotations"
-    stems = [file.name.removeprefix(f"{annotations}/").rpartition(".")[0] for file in root.files(annotations)]
-    return [sorted(stems)]
+    return [sorted(stem(annotations, file) for file in root.files(annotations) if _is_xml(file.name))]
 
 
 def _is_xml(name: str) -> bool:
-    return name.lower().endswith(".xml")
+    return name.lower().endswith(".xml") and not name.rpartition("/")[2].startswith(".")

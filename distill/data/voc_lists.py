@@ -32,10 +32,14 @@ def read_list(root: Root, name: str) -> list[str]:
     """Return the names in a list, one a line; what follows a name is left out.
 
     Raises:
-        ValueError: it names nothing, or something twice.
+        ValueError: it is no text, names nothing, or something twice.
     """
     with root.open(name) as stream:
-        names = [line.split()[0] for line in stream.read().decode().splitlines() if line.strip()]
+        content = stream.read()
+    try:
+        names = [line.split()[0] for line in content.decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"list {root.location(name)} must be text in UTF-8: {error}") from error
     if not names:
         raise ValueError(f"list {root.location(name)} must name images, found none")
     if len(set(names)) < len(names):
@@ -66,13 +70,18 @@ def find_files(root: Root, folder: str, names: Sequence[str], is_kind: Callable[
         is_kind: whether a file is of the kind that is looked for, by its name.
 
     Raises:
-        ValueError: one is missing.
+        ValueError: one is missing, or there are two of a name.
     """
-    found = {
-        file.name.removeprefix(f"{folder}/").rpartition(".")[0]: file
-        for file in root.files(folder)
-        if is_kind(file.name)
-    }
+    wanted = set(names)
+    found: dict[str, ListedFile] = {}
+    for file in root.files(folder):
+        name = stem(folder, file)
+        if name not in wanted or not is_kind(file.name):
+            continue
+        if name in found:
+            both = " and ".join(sorted([file.name, found[name].name]))
+            raise ValueError(f"{root.location(folder)} must hold one file for each image, found {both}")
+        found[name] = file
     missing = [name for name in names if name not in found]
     if missing:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
@@ -81,3 +90,8 @@ def find_files(root: Root, folder: str, names: Sequence[str], is_kind: Callable[
             f"{', '.join(missing[:3])}{more}"
         )
     return [found[name] for name in names]
+
+
+def stem(folder: str, file: ListedFile) -> str:
+    """Return a file's name in a folder, without its suffix."""
+    return file.name.removeprefix(f"{folder}/").rpartition(".")[0]

@@ -30,7 +30,7 @@ def DeepLabV3(  # noqa: N802
         backbone: a classification network (:class:`distill.models.backbone.Backbone`); its classifier is left out.
         num_classes: number of classes, with the background.
         in_channels: channels of the images.
-        output_stride: rows of the image for one row of the deepest map.
+        output_stride: rows of the image for one row of the deepest map, at most: a backbone with a finer one keeps it.
         width: channels of the head.
         atrous_rates: dilations of the head's 3x3 convolutions, in places of the deepest map; the paper has
             (6, 12, 18) at ``output_stride`` 16 and twice these at 8. Small images need smaller ones.

@@ -33,7 +33,7 @@ def dilate(units: Sequence[Unit], *, in_channels: int, output_stride: int) -> No
     Args:
         units: of a main line; the convolutions in them are changed.
         in_channels: channels of the images.
-        output_stride: rows of the image for one row of the coarsest map.
+        output_stride: rows of the image for one row of the coarsest map, at most.
 
     Raises:
         ValueError: ``output_stride`` is no power of two, or something else than a convolution of odd size halves a map.
@@ -59,6 +59,7 @@ def dilate(units: Sequence[Unit], *, in_channels: int, output_stride: int) -> No
 
 def _changes(units: Sequence[Unit], in_channels: int, finest: int) -> dict[str, _Change]:
     changes: dict[str, _Change] = {}
+    coarsest = units[-1].tap.octave
 
     def look(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if any(True for _ in module.children()) or not (isinstance(output, Tensor) and output.dim() == 4):
@@ -68,10 +69,10 @@ def _changes(units: Sequence[Unit], in_channels: int, finest: int) -> dict[str, 
             return
         if isinstance(module, nn.Conv2d):
             if leaving > entering and not all(size % 2 for size in module.kernel_size):
-                raise _refusal(name, f"a convolution of even size {module.kernel_size}", finest)
+                raise _refusal(name, f"a convolution of even size {module.kernel_size}", finest, coarsest)
             changes[name] = _Change(2 ** max(entering - finest, 0), leaving > entering)
         elif leaving > entering:
-            raise _refusal(name, f"{type(module).__name__}, no convolution", finest)
+            raise _refusal(name, f"{type(module).__name__}, no convolution", finest, coarsest)
 
     handles = [
         module.register_forward_hook(partial(look, f"{unit.name}.{name}" if name else unit.name))
@@ -86,9 +87,10 @@ def _changes(units: Sequence[Unit], in_channels: int, finest: int) -> dict[str, 
     return changes
 
 
-def _refusal(name: str, found: str, finest: int) -> ValueError:
+def _refusal(name: str, found: str, finest: int, coarsest: int) -> ValueError:
     return ValueError(
-        f"output_stride {2**finest} needs maps that convolutions of odd size halve, found {name!r}: {found}"
+        f"output_stride {2**finest} needs maps that convolutions of odd size halve, found {name!r}: {found}; "
+        f"at {2**coarsest} this backbone stays as it is"
     )
 
 

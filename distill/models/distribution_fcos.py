@@ -39,8 +39,9 @@ def DistributionFCOS(  # noqa: N802
         strides: of the pyramid's levels, in pixels; small images need finer ones.
         num_bins: distances of a side, from 0 to ``num_bins - 1`` anchor sides; no object is found whose sides lie
             farther from a place of the coarsest level.
-        anchor_scale: side of a level's one anchor, in strides; a level finds objects of 4 to 8 times its side, the
-            finest smaller ones and the coarsest larger ones, too.
+        anchor_scale: side of a level's one anchor, in strides; a level finds objects whose farthest side lies 4 to 8
+            times as far from a place near their centre, so twice as large ones, the finest smaller ones and the
+            coarsest larger ones, too.
         depth: convolutions of each head before its last one.
         center_sampling_radius: places this near to an object's centre are trained to find it, in anchor sides.
         score_thresh: least score of a detection.

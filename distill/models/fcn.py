@@ -28,7 +28,7 @@ def FCN(  # noqa: N802
         backbone: a classification network (:class:`distill.models.backbone.Backbone`); its classifier is left out.
         num_classes: number of classes, with the background.
         in_channels: channels of the images.
-        output_stride: rows of the image for one row of the deepest map.
+        output_stride: rows of the image for one row of the deepest map, at most: a backbone with a finer one keeps it.
         width: channels of the head; ``None``: a quarter of the backbone's, as torchvision has it.
         auxiliary: whether the map before the deepest gets a head of its own, which only training uses.
         scale: factor by which the images are resized before the backbone; logits have the size of the images.

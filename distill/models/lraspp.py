@@ -27,7 +27,7 @@ def LRASPP(  # noqa: N802
         backbone: a classification network (:class:`distill.models.backbone.Backbone`); its classifier is left out.
         num_classes: number of classes, with the background.
         in_channels: channels of the images.
-        output_stride: rows of the image for one row of the deepest map.
+        output_stride: rows of the image for one row of the deepest map, at most: a backbone with a finer one keeps it.
         width: channels of the head.
         scale: factor by which the images are resized before the backbone; logits have the size of the images.
 

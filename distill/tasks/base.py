@@ -14,6 +14,7 @@ from distill.batch import Batch
 from distill.data.annotation import Annotation
 from distill.objects import Labels
 from distill.taps import OUTPUT, Head, Probe, Tap, TapReader, probe
+from distill.tasks.detectors import is_detector
 from distill.tasks.drawing import Drawing
 from distill.tasks.logits_model import LogitsModel
 
@@ -127,6 +128,13 @@ class Task(ABC):
             return ""
         return f"gives {list(shape)} logits an image, but the data have {num_classes} classes"
 
+    def check_classes(self, num_classes: int) -> None:  # noqa: B027 -- most tasks have no such option
+        """Refuse options that do not fit data of this number of classes.
+
+        Raises:
+            ValueError: one does not.
+        """
+
     def unranked(self, metric: str, num_classes: int) -> str:
         """Return why one of the known metrics says nothing with so many classes; empty where it can rank runs."""
         return ""
@@ -137,7 +145,15 @@ class Task(ABC):
 
     def probe(self, model: nn.Module, sample: Tensor) -> Probe:
         """Run a model once on a sample and say what can be read out of it; see :func:`distill.taps.probe`."""
-        found = probe(model, sample, self.outputs, run=self.run, head=self.head(model))
+        try:
+            found = probe(model, sample, self.outputs, run=self.run, head=self.head(model))
+        except (RuntimeError, ValueError) as error:
+            if is_detector(model):  # which may fail anywhere on its way to boxes
+                raise ValueError(
+                    f"must give logits for {type(self).__name__}, found {type(model).__name__}, a detector, which task "
+                    "Detection trains"
+                ) from error
+            raise
         return replace(found, labelled="images" if self.annotation is None else self.annotation.labelled)
 
     def reader(self, model: nn.Module, taps: Iterable[Tap]) -> TapReader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from distill import distributed
 from distill.batch import Batch
 from distill.data.annotation.mask import IGNORE
 from distill.tasks.base import Metrics
+from distill.tasks.segmentation_output import at_size, heads
 
 
 class SegmentationMetrics(Metrics):
@@ -42,10 +43,8 @@ class SegmentationMetrics(Metrics):
     def update(self, output: Any, batch: Batch, teacher: Tensor | None) -> None:
         """Take in one batch."""
         labels = batch.classes
-        own = output["out"] if isinstance(output, Mapping) else output
-        logits = own.float()
-        if logits.shape[2:] != labels.shape[1:]:
-            logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+        own = heads(output)[0]
+        logits = at_size(own.float(), labels)
         answers = logits.argmax(1)
         known = labels != IGNORE
         cells = labels[known] * len(self._classes) + answers[known]

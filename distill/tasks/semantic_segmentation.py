@@ -18,6 +18,7 @@ from distill.tasks.base import Task
 from distill.tasks.drawing import Drawing, draw_masks
 from distill.tasks.logits_model import LogitsModel
 from distill.tasks.segmentation_metrics import SegmentationMetrics
+from distill.tasks.segmentation_output import at_size, heads
 
 
 class SemanticSegmentation(Task):
@@ -52,7 +53,7 @@ class SemanticSegmentation(Task):
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of the known pixels, auxiliary heads included."""
-        main, *auxiliary = _heads(output)
+        main, *auxiliary = heads(output)
         total = self._cross_entropy(main, batch.classes)
         for head in auxiliary:
             total = total + self.auxiliary_weight * self._cross_entropy(head, batch.classes)
@@ -68,7 +69,7 @@ class SemanticSegmentation(Task):
 
     def outputs(self, output: Any) -> dict[str, Tensor]:
         """Return the main head's logits, ``[batch, class, height, width]``."""
-        return {OUTPUT: _heads(output)[0]}
+        return {OUTPUT: heads(output)[0]}
 
     def answer(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return the likeliest class of each pixel, ``[batch, height, width]``, uint8."""
@@ -97,24 +98,10 @@ class SemanticSegmentation(Task):
     def misfit(self, found: Probe, num_classes: int) -> str:
         if len(found.output_shape) != 3:
             return f"gives {list(found.output_shape)} an image, where logits [class, height, width] are needed"
-        if self.class_weights is not None and len(self.class_weights) != num_classes:
-            return f"has {num_classes} classes to learn, but the task's class_weights are {len(self.class_weights)}"
         return super().misfit(found, num_classes)
 
-
-def at_size(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return logits ``[batch, class, ...]`` at the height and width of masks ``[batch, height, width]``."""
-    if logits.shape[2:] == masks.shape[1:]:
-        return logits
-    return F.interpolate(logits, size=masks.shape[1:], mode="bilinear", align_corners=False)
-
-
-def _heads(output: Any) -> list[Tensor]:
-    """Return the main logits and those of the auxiliary head, where there is one."""
-    if torch.is_tensor(output):
-        return [output]
-    if isinstance(output, Mapping) and torch.is_tensor(output.get("out")):
-        return [output[name] for name in ("out", "aux") if output.get(name) is not None]
-    raise ValueError(
-        f"a segmentation model must return logits, or a mapping with logits under 'out', found {type(output).__name__}"
-    )
+    def check_classes(self, num_classes: int) -> None:
+        if self.class_weights is not None and len(self.class_weights) != num_classes:
+            raise ValueError(
+                f"class_weights must be one for each of the {num_classes} classes, found {len(self.class_weights)}"
+            )

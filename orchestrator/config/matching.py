@@ -67,7 +67,7 @@ def ranking_problems(run: RunOptions, task: Task) -> list[Problem]:
     else:
         known = [VALIDATION + metric for metric in task.metrics_known]
         if run.metric not in known:
-            message = f"must be a metric of {type(task).__name__}: {', '.join(known)}; found '{run.metric}'"
+            message = f"must be a metric of {type(task).__name__}: {', '.join(known)}; found '{run.metric}'."
             return [Problem("run.metric", message, nearest(run.metric, known))]
         name = run.metric.removeprefix(VALIDATION)
     mode = "min" if name in task.smaller_is_better else "max"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from distill.aggregators import Aggregator
+from distill.annotations import rejection
 from distill.blueprint import RejectedError
 from distill.build import blueprint, build, check
 from distill.data.base import Dataset
@@ -65,7 +66,7 @@ class SpecChecker:
             problems += ranking_problems(experiment.run, task) + uncompiled_task(experiment, task)
         if dataset is not None:
             problems += _guided(experiment, dataset)
-            problems += [] if task is None else _unranked(experiment, task, dataset)
+            problems += [] if task is None else _unfit(experiment, task, dataset)
         return problems
 
     def _once(self, slot: Slot, spec: Any, judge: Callable[[], list[Problem]]) -> list[Problem]:
@@ -162,8 +163,12 @@ def _task(experiment: Experiment) -> Task:
     return task
 
 
-def _unranked(experiment: Experiment, task: Task, dataset: Dataset) -> list[Problem]:
-    """Refuse a metric that says nothing about such data."""
+def _unfit(experiment: Experiment, task: Task, dataset: Dataset) -> list[Problem]:
+    """Refuse options of the task that are not for such data, and a metric that says nothing about them."""
+    try:
+        task.check_classes(dataset.num_classes)
+    except ValueError as error:
+        return [rejection(error, experiment.task).under("task")]
     metric = experiment.run.metric or ""
     reason = task.unranked(metric.removeprefix(VALIDATION), dataset.num_classes)
     return [Problem("run.metric", f"must not be {metric} {reason}")] if reason else []

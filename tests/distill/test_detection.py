@@ -222,6 +222,31 @@ class Whole(OwnDetector):
         return [{"boxes": box, "scores": scores[[n]], "labels": labels[[n]] + 1} for n in range(len(scores))]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found.pop(), r"Wrong.detections must return a mapping for each of 3 images, found 2"),
+        (
+            lambda found: found[1].pop("scores"),
+            r"must return boxes \[object, 4\], scores and labels .*{'boxes': \[1, 4\], 'l",
+        ),
+        (lambda found: found[0].update(labels=torch.ones(2)), r"found .*'scores': \[1\], 'labels': \[2\]"),
+        (lambda found: found[0].update(boxes=torch.zeros(4)), r"found {'boxes': \[4\]"),
+    ],
+)
+def test_what_a_detector_of_ones_own_finds_is_looked_at(change, message):
+    class Wrong(Whole):
+        def detections(self, parts):
+            found = super().detections(parts)
+            change(found)
+            return found
+
+    model = Wrong()
+    output = TASK.run(model, scenes().images)
+    with pytest.raises(ValueError, match=message):
+        family_of(model).detections(output)
+
+
 def test_a_detector_of_ones_own():
     torch.manual_seed(0)
     model, batch = Whole(), scenes()

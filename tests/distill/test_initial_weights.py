@@ -154,7 +154,8 @@ def test_unknown_weights_show_the_menu():
 @pytest.mark.parametrize(("factory", "found"), [(ResNet8, r"distill\.models\.resnet\.ResNet8"), (None, "none")])
 def test_only_torchvision_has_weights(factory, found):
     with pytest.raises(
-        ValueError, match=f"weights 'DEFAULT' are those of a model of torchvision.models, found {found}; "
+        ValueError,
+        match=f"weights 'DEFAULT' are those of a model of torchvision.models, found {found}; .* by weights_backbone",
     ):
         initialise(ResNet8(num_classes=10), num_classes=10, weights="DEFAULT", factory=factory)
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from on_ranks import on_ranks
 from torch import nn
-from torchvision.models import segmentation
+from torchvision.models import detection, segmentation
 
 from distill.batch import Batch
 from distill.taps import OUTPUT
-from distill.tasks import SemanticSegmentation
+from distill.tasks import Classification, SemanticSegmentation
 
 CPU = torch.device("cpu")
 CLASSES = ("sky", "road", "car")
@@ -174,14 +174,29 @@ def test_scores_at_the_trunks_resolution_end_no_stage():
 
 
 def test_models_that_do_not_fit_are_named():
-    task = SemanticSegmentation(class_weights=[1.0, 2.0])
-    found = task.probe(nn.Conv2d(3, 4, 1), torch.zeros(2, 3, 8, 8))
-    assert task.misfit(found, 3) == "has 3 classes to learn, but the task's class_weights are 2"
     plain = SemanticSegmentation()
+    found = plain.probe(nn.Conv2d(3, 4, 1), torch.zeros(2, 3, 8, 8))
     assert plain.misfit(found, 3) == "gives [4, 8, 8] logits an image, but the data have 3 classes"
     assert plain.misfit(found, 4) == ""
     vector = plain.probe(nn.Sequential(nn.Flatten(), nn.Linear(3, 4)), torch.zeros(2, 3, 1, 1))
     assert plain.misfit(vector, 4) == "gives [4] an image, where logits [class, height, width] are needed"
+
+
+def test_class_weights_are_one_a_class():
+    task = SemanticSegmentation(class_weights=[1.0, 2.0])
+    task.check_classes(2)
+    with pytest.raises(ValueError, match="class_weights must be one for each of the 3 classes, found 2"):
+        task.check_classes(3)
+
+
+@pytest.mark.parametrize("task", [SemanticSegmentation(), Classification()])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_detector_is_named_as_one(task, device):
+    with torch.device(device):
+        model = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
+        images = torch.zeros(2, 3, 64, 64)
+    with pytest.raises(ValueError, match=f"must give logits for {type(task).__name__}, found SSD, a detector, which"):
+        task.probe(model, images)
 
 
 def test_answers_are_the_likeliest_classes():

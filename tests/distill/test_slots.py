@@ -203,6 +203,17 @@ def test_only_what_the_module_itself_defines_and_of_the_right_kind(own_module, n
         PATH.resolve(f"{own_module}.{name}", [own_module])
 
 
+def test_a_class_that_lacks_what_its_base_declares_is_told_so(tmp_path, monkeypatch):
+    source = (
+        "from distill.tasks.detectors import OwnDetector\nclass Mine(OwnDetector):\n    def forward(self, x): ...\n"
+    )
+    (tmp_path / "own_abstract_for_slots.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "own_abstract_for_slots.Mine must have what its base declares, found no detections, losses"
+    with pytest.raises(UnknownNameError, match=message):
+        MODEL.resolve("own_abstract_for_slots.Mine", ["own_abstract_for_slots"])
+
+
 def test_a_module_that_cannot_be_imported_is_a_mistake_with_its_reason(tmp_path, monkeypatch):
     (tmp_path / "broken_for_slots.py").write_text("import a_module_that_is_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)

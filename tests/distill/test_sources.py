@@ -118,7 +118,7 @@ def test_gradients_at_a_source_are_those_of_a_model_that_is_cut_there(name: str,
         (gradient,) = torch.autograd.grad(loss, source, retain_graph=True)
         assert wanted.abs().sum() > 0
         torch.testing.assert_close(gradient, wanted)
-    products = TapGradients(task, path_loss(taps[tap.name])[None], [source]).against_task()
+    products = TapGradients(task, path_loss(taps[tap.name])[None], [[source]]).against_task()
     torch.testing.assert_close(products[0, 0], (of_task * of_path).sum())
 
 
@@ -150,15 +150,15 @@ def test_each_key_acts_at_the_deepest_tap_that_its_paths_read() -> None:
         "all": AttentionTransfer(),
         "kd": SoftTarget(),
     }
-    assert distiller_of(paths)._places == ["layer1", "layer2", "layer3", OUTPUT]
+    assert distiller_of(paths)._places == [("layer1",), ("layer2",), ("layer3",), (OUTPUT,)]
     groups = {"late": ["kd", "first"], "early": ["two"], "middle": ["all"]}
-    assert distiller_of(paths, groups)._places == [OUTPUT, "layer2", "layer3"]
+    assert distiller_of(paths, groups)._places == [(OUTPUT,), ("layer2",), ("layer3",)]
 
 
 def test_each_layer_acts_at_its_own_tap() -> None:
     # At the path's deepest one, the loss of a layer before it has no gradient.
-    assert distiller_of({"two": first_two(), "kd": Logits()}, "layer")._places == ["layer2", "layer1", OUTPUT]
-    assert distiller_of({"turns": FSP()}, "layer")._places == ["layer2", "layer3"]
+    assert distiller_of({"two": first_two(), "kd": Logits()}, "layer")._places == [("layer2",), ("layer1",), (OUTPUT,)]
+    assert distiller_of({"turns": FSP()}, "layer")._places == [("layer2",), ("layer3",)]
 
 
 OPTIONS: dict[str, dict[str, Any]] = {"FT": {"pretrain": 0.0}, "KTA": {"pretrain": 0.0}}
@@ -192,9 +192,9 @@ def test_taps_in_front_of_activations_have_a_depth(path: Any, name: str) -> None
     before = {pair.student for pair in distiller.path("alone").pairs}
     last = {"resnet18": "layer3", "resnet8": "layer3"}[name]  # layer4 has one place at this size
     assert len(before) > 1
-    assert distiller._places[0] == max(before)
-    assert distiller._places[0].startswith(last)
-    assert distiller._places[1] == last
+    assert distiller._places[0] == (max(before),)
+    assert max(before).startswith(last)
+    assert distiller._places[1] == (last,)
 
 
 def test_depth_follows_the_forward_pass() -> None:

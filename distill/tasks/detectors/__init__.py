@@ -24,7 +24,7 @@ FAMILIES: tuple[DetectorFamily, ...] = (
 )
 """The first that fits a model drives it: a family whose models subclass another's stands before that one."""
 
-__all__ = ["BOXES", "FAMILIES", "DetectorFamily", "DetectorOutput", "OwnDetector", "family_of"]
+__all__ = ["BOXES", "FAMILIES", "DetectorFamily", "DetectorOutput", "OwnDetector", "family_of", "is_detector"]
 
 
 def family_of(model: nn.Module) -> DetectorFamily:
@@ -45,3 +45,8 @@ def family_of(model: nn.Module) -> DetectorFamily:
         f"a detector must be a RetinaNet, FCOS, SSD, SSDLite or FasterRCNN of torchvision's classes, or subclass "
         f"distill.tasks.detectors.OwnDetector, found {type(model).__name__}"
     )
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Whether some family has models of this kind; one that also finds masks or keypoints is a detector, too."""
+    return any(family.fits(model) for family in FAMILIES)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.late import models
 from distill.taps import BOXES as BOXES
 from distill.taps import LEVEL
+from distill.tasks.detectors.anchor_step import anchor_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +75,22 @@ class DetectorOutput:
     def anchors(self, generator: nn.Module) -> list[Tensor]:
         """Return for each image the same anchors, ``[location, 4]``, pixels, float32.
 
+        They lie where torchvision would have them, which pads images to multiples of 32 pixels. Of others its generator
+        takes the image's side by the map's, rounded down, as the step, so that anchors of a map of 63 places on 500
+        pixels would end at 434, 62 pixels from what the last place shows.
+
         Args:
             generator: of the model; torchvision's take the type of the maps, whose lower precision would move anchors.
         """
         blank = self.levels[0].new_zeros((), dtype=torch.float32)  # shapes alone count
-        image = models.detection.image_list.ImageList(blank.expand(1, 1, *self.size), [self.size])
-        (anchors,) = generator(image, [blank.expand(level.shape) for level in self.levels])
+        if isinstance(generator, models.detection.anchor_utils.AnchorGenerator):
+            places = [tuple(level.shape[2:]) for level in self.levels]
+            steps = [[anchor_step(*pair) for pair in zip(self.size, level, strict=True)] for level in places]
+            generator.set_cell_anchors(blank.dtype, blank.device)
+            anchors = torch.cat(generator.grid_anchors(places, steps))
+        else:
+            image = models.detection.image_list.ImageList(blank.expand(1, 1, *self.size), [self.size])
+            (anchors,) = generator(image, [blank.expand(level.shape) for level in self.levels])
         return [anchors] * len(self)
 
     def as_it_ran(self) -> AbstractContextManager[None]:

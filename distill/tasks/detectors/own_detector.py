@@ -71,7 +71,21 @@ class OwnFamily(DetectorFamily):
         return _own(output).losses(output.parts, targets)
 
     def detections(self, output: DetectorOutput) -> list[dict[str, Tensor]]:
-        return _own(output).detections(output.parts)
+        """Return what the model found.
+
+        Raises:
+            ValueError: it is not what :class:`OwnDetector` promises.
+        """
+        found = _own(output).detections(output.parts)
+        name, num_images = f"{type(output.model).__name__}.detections", len(output.parts[OUTPUT])
+        if len(found) != num_images:
+            raise ValueError(f"{name} must return a mapping for each of {num_images} images, found {len(found)}")
+        for each in found:
+            sizes = {part: list(each[part].shape) for part in ("boxes", "scores", "labels") if part in each}
+            number = sizes.get("boxes", [0])[0]
+            if sizes != {"boxes": [number, 4], "scores": [number], "labels": [number]}:
+                raise ValueError(f"{name} must return boxes [object, 4], scores and labels [object], found {sizes}")
+        return found
 
     def head(self, output: DetectorOutput) -> Head:
         return Head(independent=_own(output).independent)

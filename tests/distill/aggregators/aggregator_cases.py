@@ -170,7 +170,7 @@ def example(variant: str, added: Sequence[Modifier] = ()) -> Aggregator:
 def gradients_of(task: Tensor, paths: Tensor, parameters: Sequence[Tensor], place: Tensor) -> dict[Scope, Gradients]:
     """Return what a distiller would: the gradients in these parameters, and in one activation where all paths act."""
     shared = SharedGradients(task, paths, parameters)
-    return {"taps": TapGradients(task, paths, [place] * len(paths)), "last": shared, "all": shared}
+    return {"taps": TapGradients(task, paths, [[place]] * len(paths)), "last": shared, "all": shared}
 
 
 def losses_with_gradients(*values: float, task: float = 1.0, dtype: torch.dtype = torch.float64) -> Losses:

@@ -70,7 +70,7 @@ def golden_tap_products(make: Callable[..., TapGradients]) -> None:
     # At u: d task = (v u1, v u0) = (6, 3), d path = (1, 1): 9, 45, 2.  At v: d task = 2, d path = 6: 12, 4, 36.
     u = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
     v = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    found = make(u.prod() * v, torch.stack([u.sum(), v**2]), [u, v]).against_task()
+    found = make(u.prod() * v, torch.stack([u.sum(), v**2]), [[u], [v]]).against_task()
     assert equal(found, [[9, 45, 2], [12, 4, 36]])
     assert not found.requires_grad
 
@@ -78,12 +78,20 @@ def golden_tap_products(make: Callable[..., TapGradients]) -> None:
 def golden_tap_mean_over_ranks(make: Callable[..., TapGradients]) -> None:
     u = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
     with mock.patch("distill.distributed.mean", lambda values: 3 * values.detach()):
-        assert equal(make(u.prod(), u.sum()[None], [u]).against_task(), [[9, 15, 6]])
+        assert equal(make(u.prod(), u.sum()[None], [[u]]).against_task(), [[9, 15, 6]])
+
+
+def golden_tap_products_of_several_places(make: Callable[..., TapGradients]) -> None:
+    # As above, but both paths act in both places: d path = 0 where one has no gradient.
+    u = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    v = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    found = make(u.prod() * v, torch.stack([u.sum(), u.sum() + v**2]), [[u, v]] * 2).against_task()
+    assert equal(found, [[9 + 0, 45 + 4, 2 + 0], [9 + 12, 45 + 4, 2 + 36]])
 
 
 GOLDENS = {
     "SharedGradients": (golden_rows, golden_products, golden_bend, golden_mean_over_ranks),
-    "TapGradients": (golden_tap_products, golden_tap_mean_over_ranks),
+    "TapGradients": (golden_tap_products, golden_tap_products_of_several_places, golden_tap_mean_over_ranks),
 }
 
 
@@ -168,9 +176,9 @@ def test_autocast_takes_no_digits() -> None:
         inside = SharedGradients(task, paths, net.shared())
         assert torch.equal(inside.gram(), outside.gram())
         assert torch.equal(inside.against_task(), outside.against_task())
-        taps = TapGradients(task, paths, [hidden] * 2).against_task()
+        taps = TapGradients(task, paths, [[hidden]] * 2).against_task()
         bend = inside.bend(direction)
-    assert torch.equal(taps, TapGradients(task, paths, [hidden] * 2).against_task())
+    assert torch.equal(taps, TapGradients(task, paths, [[hidden]] * 2).against_task())
     (task + paths.sum() + bend).backward()
     found = torch.cat([p.grad.flatten() for p in net.shared()])  # type: ignore[union-attr]
     torch.testing.assert_close(found, direction, rtol=1e-5, atol=1e-6)
@@ -180,7 +188,7 @@ def test_autocast_takes_no_digits() -> None:
 def test_cosines_do_not_depend_on_the_size_of_a_loss(scale: float) -> None:
     net = Net()
     task, paths, hidden = net.losses(inputs().float())
-    for kind in (lambda p: SharedGradients(task, p, net.shared()), lambda p: TapGradients(task, p, [hidden] * 2)):
+    for kind in (lambda p: SharedGradients(task, p, net.shared()), lambda p: TapGradients(task, p, [[hidden]] * 2)):
         torch.testing.assert_close(
             cosines(kind(scale * paths).against_task()), cosines(kind(paths).against_task()), rtol=1e-5, atol=1e-6
         )
@@ -196,16 +204,16 @@ def test_a_loss_that_reaches_nothing_has_a_gradient_of_zero() -> None:
     task, paths, hidden = net.losses(inputs().float())
     constant = torch.stack([paths.detach()[0], paths.detach()[1]])
     assert not SharedGradients(task, constant, net.shared()).rows()[1:].any()
-    assert TapGradients(task, constant, [hidden] * 2).against_task()[:, [0, 2]].eq(0).all()
+    assert TapGradients(task, constant, [[hidden]] * 2).against_task()[:, [0, 2]].eq(0).all()
     frozen = torch.ones(3)
-    assert TapGradients(task, paths, [frozen] * 2).against_task().eq(0).all()
+    assert TapGradients(task, paths, [[frozen]] * 2).against_task().eq(0).all()
 
 
 def test_nothing_is_computed_before_anyone_asks_and_once_then() -> None:
     net = Net()
     task, paths, hidden = net.losses(inputs().float())
     with mock.patch("torch.autograd.grad", side_effect=torch.autograd.grad) as grad:
-        shared, taps = SharedGradients(task, paths, net.shared()), TapGradients(task, paths, [hidden] * 2)
+        shared, taps = SharedGradients(task, paths, net.shared()), TapGradients(task, paths, [[hidden]] * 2)
         assert grad.call_count == 0
         for _ in range(2):
             shared.gram()
@@ -231,7 +239,7 @@ def measure(part: slice) -> dict[str, Tensor]:
     batch[4:] *= 3  # the ranks see different losses
     task, paths, hidden = net.losses(batch[part])
     shared = SharedGradients(task, paths, net.shared())
-    taps = TapGradients(task, paths, [hidden] * 2)
+    taps = TapGradients(task, paths, [[hidden]] * 2)
     direction = torch.linspace(-1, 1, shared.rows().shape[1], dtype=torch.float64)
     cosine = cosines(taps.against_task())
     (task + paths.sum() + shared.bend(direction)).backward()
@@ -273,7 +281,7 @@ def test_two_ranks_find_what_one_process_finds_in_the_whole_batch(ranks: list[di
 def test_losses_give_the_gradients_in_parameters_that_were_asked_for() -> None:
     net = Net()
     task, paths, hidden = net.losses(inputs().float())
-    shared, taps = SharedGradients(task, paths, net.shared()), TapGradients(task, paths, [hidden] * 2)
+    shared, taps = SharedGradients(task, paths, net.shared()), TapGradients(task, paths, [[hidden]] * 2)
     losses = Losses(task, paths, ("a", "b"), 0.0, {"last": shared, "taps": taps})
     assert losses.shared("last") is shared
     with pytest.raises(ValueError, match="scope 'all' must be declared in needs; those that were: last, taps"):

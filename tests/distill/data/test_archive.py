@@ -180,7 +180,7 @@ def test_a_damaged_archive_is_named_and_nothing_is_left(tmp_path, cache, open_ar
     else:
         write_tar(path, FILES, "w" if name.endswith(".tar") else f"w:{name.rpartition('.')[2]}")
     path.write_bytes(DAMAGES[name](path))
-    with pytest.raises(ValueError, match=f"archive {path} cannot be read: ."):
+    with pytest.raises(ValueError, match=f"archive {path} cannot be read: [^\n]+[^:\n]$"):
         open_archive(name)
     assert not [path for path in (cache / "archives").iterdir() if path.is_dir()]
 

@@ -108,8 +108,12 @@ def test_boxes_are_cut_off_or_left_out_and_counted_once(coco_root, caplog):
         (lambda content: content.pop("images"), "the key 'images' is missing"),
         (lambda content: content.pop("annotations"), "the key 'annotations' is missing"),
         (lambda content: content["annotations"][0].pop("bbox"), "the key 'bbox' is missing"),
-        (lambda content: content["categories"].clear(), r"categories must have names that differ, found \[\]"),
-        (lambda content: content["categories"].append({"id": 1, "name": "ant"}), "categories must have names that"),
+        (
+            lambda content: content["categories"].clear(),
+            "categories must have ids and names .*, found none",
+        ),
+        (lambda content: content["categories"].append({"id": 1, "name": "ant"}), "found 1 ant, 7 bee, 21 cow, 90 ant"),
+        (lambda content: content["categories"].append({"id": 7, "name": "dog"}), "found 7 bee, 7 dog, 21 cow, 90 ant"),
         (lambda content: content["images"].append(content["images"][0]), "images must have ids and file names"),
         (
             lambda content: content["annotations"][0].update(image_id=5),
@@ -121,7 +125,7 @@ def test_boxes_are_cut_off_or_left_out_and_counted_once(coco_root, caplog):
             r"bbox must be left, top.*found \[1, 2, 3\]",
         ),
         (lambda content: content["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "bbox must be left"),
-        (lambda content: content["annotations"][0].update(bbox=[1, 2, 3, "4"]), "real number"),
+        (lambda content: content["annotations"][0].update(bbox=[1, 2, 3, "4"]), r"found \[1, 2, 3, '4'\]"),
         (lambda content: content.update(images=3), "not iterable"),
     ],
 )
@@ -169,6 +173,8 @@ def test_parts_must_have_the_same_categories(coco_root):
         folder(root, classes=["dog", "ant"]).load()
     with pytest.raises(ValueError, match=r"train2017.json, found 'bees'. Did you mean 'bee'\?"):
         folder(root, classes=["bees", "ant"]).load()
+    with pytest.raises(ValueError, match=r"train2017.json, found 'lorry'; valid: ant, bee, cow, dog\.$"):
+        folder(root, classes=["lorry"]).load()
 
 
 @pytest.mark.parametrize(
@@ -178,12 +184,13 @@ def test_parts_must_have_the_same_categories(coco_root):
             {"year": "2014"},
             "root must hold annotations/instances_train2014.json or train/_annotations.coco.json, found",
         ),
-        ({"annotations": {"train": "x"}}, "annotations and images must be given together"),
+        ({"annotations": {"train": "x"}}, "annotations must stand beside images, .*, found no images"),
+        ({"images": {"train": "x"}}, "images must stand beside annotations, .*, found no annotations"),
         (
             {"annotations": {"train": "x"}, "images": {"test": "x"}},
-            r"must name the same parts.*\['train'\] and \['test'\]",
+            r"annotations must name the parts .*\['train'\] and \['test'\]",
         ),
-        ({"annotations": {"val": "x"}, "images": {"val": "x"}}, "must name the same parts"),
+        ({"annotations": {"val": "x"}, "images": {"val": "x"}}, "must name the parts train and"),
         (
             {"annotations": {"train": "x"}, "images": {"train": "x"}},
             r"annotations.train must be a file in root, found no .*/x",

@@ -244,8 +244,8 @@ def test_fingerprint_sees_what_decides_the_samples(mask_root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": ["only"]}, "classes must be from 2 to 255 names that differ, found 1"),
-        ({"classes": ["a", "a"]}, "classes must be from 2 to 255 names that differ, found 2"),
+        ({"classes": ["only"]}, "classes must be from 2 to 255 names, found 1"),
+        ({"classes": ["a", "b", "a"]}, "classes must be names that differ, found 'a' more than once"),
         ({"ignore_index": 2}, "ignore_index must be no class's index, 3 to 255, or null, found 2"),
         ({"fit": "squeeze"}, "fit must be one of 'stretch', 'pad', 'crop', found 'squeeze'"),
         ({"size": [4]}, r"size must be height and width in pixels, or one number for both, at least 1, found \[4\]"),

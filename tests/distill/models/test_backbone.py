@@ -199,7 +199,11 @@ def test_what_is_no_chain_is_refused(how, message):
         ("resnet18", {"in_channels": 1}, "backbone ResNet takes 3 channels, but the images have 1"),
         ("resnet18", {"scale": 0.0}, "scale must be above 0, found 0.0"),
         ("resnet18", {"output_stride": 12}, "output_stride must be a power of two, such as 8 or 16, found 12"),
-        ("vgg11", {"output_stride": 8}, "output_stride 8 needs maps .* found 'features.15': MaxPool2d, no convolution"),
+        (
+            "vgg11",
+            {"output_stride": 8},
+            "output_stride 8 needs maps .* found 'features.15': MaxPool2d, no convolution; at 32 this",
+        ),
         ("densenet121", {"output_stride": 16}, "found 'features.transition3.pool': AvgPool2d, no convolution"),
         ("convnext_tiny", {"output_stride": 8}, r"found 'features.4.1': a convolution of even size \(2, 2\)"),
         ("inception_v3", {"output_stride": 8, "init_weights": False}, "output_stride 8 does not go with this backbone"),

@@ -54,7 +54,7 @@ def test_accuracy_is_not_to_be_small():
 
 def test_a_metric_of_another_task_is_named_with_those_of_this_one():
     assert mistakes(**PAINTED, run={"metric": "val/mIoU"}) == {
-        "run.metric": ("must be a metric of Painting: val/miou, val/loss; found 'val/mIoU'", "val/miou")
+        "run.metric": ("must be a metric of Painting: val/miou, val/loss; found 'val/mIoU'.", "val/miou")
     }
     message, nearest = mistakes(run={"metric": "val/acuracy"})["run.metric"]
     assert nearest == "val/accuracy"
@@ -107,6 +107,13 @@ def test_a_data_set_that_leaves_the_choice_to_an_option_is_judged_by_it():
     assert "Digits" not in offered
     assert "tasks for boxes: Detection" in message
     assert checked(**painted, data={**scenes, "annotate": "masks"}).run.metric == "val/miou"
+
+
+def test_class_weights_for_other_classes_are_one_mistake_at_their_key():
+    scenes = {"use": "DigitScenes", "annotate": "masks"}
+    task = {"use": "SemanticSegmentation", "class_weights": [1, 2]}
+    found = mistakes(task=task, data=scenes, **ON_RESNET)
+    assert found == {"task.class_weights": ("must be one for each of the 11 classes, found 2", "")}
 
 
 def test_where_its_options_are_wrong_only_what_it_never_offers_is_refused():
