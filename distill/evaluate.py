@@ -44,6 +44,7 @@ def evaluate(
             output = task.run(model, batch.images)
         told = None if teacher_answers is None else teacher_answers[number].to(loader.device)
         metrics.update(output, batch, told)
+        del output  # dense logits are large: not beside those of the next batch
     model.train(was_training)
     return metrics.compute()
 

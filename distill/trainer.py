@@ -83,8 +83,8 @@ class Trainer:
         targets: where the paths' targets come from; ``None``: the teacher is asked for every batch.
 
     Raises:
-        ValueError: an epoch has fewer batches than one step takes, or the aggregator cannot be compiled, or lacks
-            held-out samples.
+        ValueError: an epoch has fewer batches than one step takes, or the task or aggregator cannot be compiled, or the
+            latter lacks held-out samples.
     """
 
     def __init__(
@@ -122,6 +122,11 @@ class Trainer:
             raise ValueError(
                 f"compile must be false with {', '.join(uncompilable)}: gradients that are taken "
                 "within the forward pass break the one graph that torch.compile is to make; found true"
+            )
+        if recipe.compile and not distiller.task.compiles:
+            raise ValueError(
+                f"compile must be false with {type(distiller.task).__name__}, whose loss depends on the number of "
+                "objects, where one graph takes tensors of one shape; found true"
             )
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.optimizer = recipe.optimizer(parameter_groups(distiller))

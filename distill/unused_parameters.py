@@ -18,8 +18,9 @@ def has_unused_parameters(distiller: Distiller, batch: Batch, targets: Mapping[s
     """Whether a forward and backward pass leaves a parameter without gradient on any rank, which DDP must be told.
 
     Ranks may differ, as where a detector's loss leaves out a head when no image of a share has objects; DDP has to be
-    told the same on all of them. All ranks call this together. The distiller is left as it was; a warning names the
-    parameters.
+    told the same on all of them. All ranks call this together.
+
+    The distiller is left as it was; a warning names the parameters.
 
     Args:
         distiller: not yet wrapped.

@@ -52,6 +52,9 @@ class Task(ABC):
     compares_answers: ClassVar[bool] = True
     """Whether a student's agreement with its teacher is measured; see :meth:`answer`."""
 
+    compiles: ClassVar[bool] = True
+    """Whether ``torch.compile`` makes one graph of a model's run and its loss."""
+
     draws: ClassVar[bool] = False
     """Whether there is something to see on an image; see :meth:`draw_labels`."""
 

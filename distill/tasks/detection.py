@@ -46,6 +46,7 @@ class Detection(Task):
     annotation = Boxes
     draws = True
     compares_answers = False
+    compiles = False  # matching and choice of boxes depend on their number: dozens of graphs, a new one for each number
 
     def run(self, model: nn.Module, images: Tensor) -> DetectorOutput:
         """Run a detector up to its heads.

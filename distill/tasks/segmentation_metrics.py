@@ -21,7 +21,8 @@ class SegmentationMetrics(Metrics):
 
     All come from one confusion matrix of the split's known pixels, added over all ranks. The mean is over the classes
     that occur in the masks or in the answers; a class that occurs in neither has no value. Agreement is the share of
-    all pixels, known or not, that student and teacher give the same class.
+    all pixels, known or not, that student and teacher give the same class; where the logits of either are coarser than
+    the masks, a pixel has the class of its place in them.
 
     Args:
         classes: the classes' names.
@@ -30,10 +31,11 @@ class SegmentationMetrics(Metrics):
 
     def __init__(self, classes: Sequence[str], device: torch.device) -> None:
         from torchmetrics import MeanMetric
-        from torchmetrics.classification import MulticlassConfusionMatrix
 
         self._classes = tuple(classes)
-        self._confusion = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE).to(device)
+        # torchmetrics' confusion matrix sorts all pixels to check them, and compares each with each cell where torch is
+        # deterministic: gigabytes a batch.
+        self._confusion = torch.zeros(len(classes) ** 2, dtype=torch.int64, device=device)
         self._agreement = MeanMetric().to(device)
         self._loss = MeanMetric().to(device)
         self._has_teacher = False
@@ -41,21 +43,23 @@ class SegmentationMetrics(Metrics):
     def update(self, output: Any, batch: Batch, teacher: Tensor | None) -> None:
         """Take in one batch."""
         labels = batch.classes
-        logits = at_size(heads(output)[0].float(), labels)
+        own = heads(output)[0]
+        logits = at_size(own.float(), labels)
         answers = logits.argmax(1)
-        self._confusion.update(answers, labels)
         known = labels != IGNORE
+        cells = labels[known] * len(self._classes) + answers[known]
+        self._confusion += torch.bincount(cells, minlength=len(self._confusion))
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
         self._loss.update(losses[known])
         if teacher is not None:
             self._has_teacher = True
-            if teacher.shape[1:] != answers.shape[1:]:
-                teacher = F.interpolate(teacher[:, None], size=answers.shape[1:], mode="nearest-exact")[:, 0]
-            self._agreement.update((answers == teacher).float())
+            same = _enlarged(own.argmax(1), labels) == _enlarged(teacher, labels)
+            self._agreement.update(same.float())
 
     def compute(self) -> dict[str, float]:
         """Return ``miou``, ``pixel_accuracy``, ``agreement``, ``iou/CLASS`` of each class in percent, and ``loss``."""
-        matrix = self._confusion.compute().double()  # [true class, answered class]
+        counts = distributed.sum(self._confusion).double()
+        matrix = counts.reshape(len(self._classes), -1)  # [true class, answered class]
         hits = matrix.diagonal()
         union = matrix.sum(0) + matrix.sum(1) - hits
         occurs = union > 0
@@ -69,3 +73,10 @@ class SegmentationMetrics(Metrics):
             values["agreement"] = 100 * float(self._agreement.compute())
         names = zip(self._classes, occurs.tolist(), shares.tolist(), strict=True)
         return values | {f"iou/{name}": share for name, is_there, share in names if is_there}
+
+
+def _enlarged(classes: Tensor, masks: Tensor) -> Tensor:
+    """Return classes ``[batch, ...]`` at the height and width of masks ``[batch, height, width]``."""
+    if classes.shape[1:] == masks.shape[1:]:
+        return classes
+    return F.interpolate(classes[:, None].to(torch.uint8), size=masks.shape[1:], mode="nearest-exact")[:, 0]

@@ -11,6 +11,7 @@ from distill.data.base import Dataset
 from distill.schema import Problem, nearest, return_type
 from distill.slots import DATASET, TASK, Slot
 from distill.tasks import Task
+from orchestrator.config.experiment import Experiment
 from orchestrator.config.sections import RunOptions
 
 Annotated = type[Annotation] | None
@@ -47,6 +48,16 @@ def unlike_annotations(
     message = f"{data['use']} {_gives(given)}, but {task['use']} learns from {_words(needed)}"
     listed = [f"{what}: {', '.join(names)}" for what, names in known.items() if names]
     return [Problem("data", "; ".join([message, *listed]))]
+
+
+def uncompiled_task(experiment: Experiment, task: Task) -> list[Problem]:
+    """Refuse to compile a task that has no one graph, as the trainer does, for the student or for the teacher."""
+    if task.compiles:
+        return []
+    teacher = experiment.document.get("teacher.train") if experiment.document.has("teacher.train") else None
+    asked = {"train.compile": experiment.train.compile, "teacher.train.compile": (teacher or {}).get("compile")}
+    message = f"must be false with {type(task).__name__}, whose loss depends on the number of objects; found true"
+    return [Problem(key, message) for key, wanted in asked.items() if wanted]
 
 
 def ranking_problems(run: RunOptions, task: Task) -> list[Problem]:

@@ -51,11 +51,11 @@ class TrainOptions:
         clip_norm: largest norm of the gradient; ``None`` does not clip.
         accumulate: batches whose gradients make one optimiser step.
         log_every: optimiser steps between two rows of the trajectory.
-        eval_batch_size: images a worker evaluates at once.
+        eval_batch_size: images a worker evaluates at once; fewer where each pixel has logits.
         checkpoint_every: epochs between two checkpoints.
         views: number of augmentations of each image, which the epochs show in turn; ``None``: a new one each epoch.
         compile: whether ``torch.compile`` makes one graph of student, paths and aggregator; worth its minutes in long
-            trainings.
+            trainings, refused with tasks that have no one graph.
         diagnose: compares each path's gradient with the task's now and then, ``{every: STEPS, scope: taps | last |
             all}``; ``{}`` for every 50 steps in the last stage; ``None``: never.
     """

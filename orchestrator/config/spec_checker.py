@@ -19,7 +19,7 @@ from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER
 from distill.tasks import Task
 from orchestrator.assemble import draw_model, model_sizes, sketch_model
 from orchestrator.config.experiment import Experiment, canonical_json
-from orchestrator.config.matching import VALIDATION, ranking_problems, unlike_annotations
+from orchestrator.config.matching import VALIDATION, ranking_problems, uncompiled_task, unlike_annotations
 from orchestrator.config.sections import TrainOptions
 from orchestrator.config.stopping_slot import STOPPING_RULE
 
@@ -62,7 +62,8 @@ class SpecChecker:
             own = experiment.document.get("teacher.train") or {}
             training = self._training("teacher.train", TrainOptions(**(experiment.teacher.train or {})), modules)
             problems += [problem for problem in training if problem.key.split(".")[2] in own]
-        problems += [] if task is None else ranking_problems(experiment.run, task)
+        if task is not None:
+            problems += ranking_problems(experiment.run, task) + uncompiled_task(experiment, task)
         if dataset is not None:
             problems += _guided(experiment, dataset)
             problems += [] if task is None else _unfit(experiment, task, dataset)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from detector_samples import make
-from torch import Tensor, nn
+from torch import nn
 
 from distill import paths
 from distill.aggregators import Aggregator, Equal
@@ -195,14 +195,3 @@ class DenseScene:
 
     def _laid_out(self, model: nn.Module) -> nn.Module:
         return model.to(memory_format=torch.channels_last) if self.layout else model
-
-
-def same_objects(ours: Any, theirs: Any) -> bool:
-    """Whether two batches' labels are the same to the last bit."""
-    if isinstance(ours, Tensor):
-        return torch.equal(ours, theirs)
-    return all(
-        torch.equal(one, other)
-        for kind in ("boxes", "labels", "ignored")
-        for one, other in zip(getattr(ours, kind), getattr(theirs, kind), strict=True)
-    )

@@ -121,3 +121,20 @@ def test_where_its_options_are_wrong_only_what_it_never_offers_is_refused():
     assert set(mistakes(task={"use": "SemanticSegmentation"}, data=scenes, **ON_RESNET)) == {"data.annotat"}
     message, _ = mistakes(data=scenes)["data"]
     assert message.startswith("DigitScenes annotates images with masks or boxes, but Classification learns")
+
+
+FOUND = {
+    "task": {"use": "Detection"},
+    "data": {"use": "DigitScenes", "annotate": "boxes"},
+    "student": {"model": {"use": "FCOS", "backbone": {"use": "ResNet8"}, "strides": [1, 2, 4]}},
+    "teacher": {"model": {"use": "FCOS", "backbone": {"use": "ResNet8"}, "strides": [1, 2, 4]}},
+}
+
+
+def test_detection_is_not_compiled_and_segmentation_is():
+    message = "must be false with Detection, whose loss depends on the number of objects; found true"
+    teacher = {**FOUND["teacher"], "train": {"epochs": 2, "compile": True}}
+    found = mistakes(**{**FOUND, "train": {"epochs": 3, "compile": True}, "teacher": teacher})
+    assert found == {"train.compile": (message, ""), "teacher.train.compile": (message, "")}
+    assert not checked(**FOUND).train.compile
+    assert checked(**PAINTED, train={"epochs": 3, "compile": True}).train.compile
