@@ -24,23 +24,22 @@ BACKBONE = "backbone"
 WEIGHTS = "weights_backbone"
 
 
-def check_backbone_weights(drawn: Blueprint, weights: str) -> None:
-    """Check that a model has a backbone, and this backbone such weights; nothing is loaded.
+def find_backbone_weights(drawn: Blueprint, weights: str) -> Any:
+    """Return torchvision's weights of this name for a model's backbone; nothing is loaded.
 
     Args:
         drawn: what the model is made from.
         weights: name of torchvision's weights, such as ``DEFAULT``.
 
     Raises:
-        ValueError: it has not.
+        ValueError: the model has no such backbone, or this backbone no such weights.
     """
     inner = drawn.options.get(BACKBONE)
     target = inner.target if isinstance(inner, Blueprint) else drawn.target
     if target.__module__.startswith("torchvision.models"):
         choices = models.get_model_weights(target) if isinstance(inner, Blueprint) else _choices(target)
         if choices is not None:
-            choose(choices, weights, f"{WEIGHTS} of {drawn.name}")
-            return
+            return choose(choices, weights, f"{WEIGHTS} of {drawn.name}")
     found = f"backbone {inner.name}" if isinstance(inner, Blueprint) else drawn.name
     raise ValueError(f"{WEIGHTS} is for dense models with a backbone of torchvision.models, found {found}")
 
@@ -61,7 +60,7 @@ def make_with_backbone(drawn: Blueprint, weights: str, **provided: Any) -> tuple
         ValueError: the model has no such weights, or the cached file is damaged.
         OSError: the weights cannot be downloaded.
     """
-    check_backbone_weights(drawn, weights)
+    find_backbone_weights(drawn, weights)
     inner = drawn.options.get(BACKBONE)
     model: nn.Module
     if isinstance(inner, Blueprint):

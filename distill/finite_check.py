@@ -119,8 +119,9 @@ class FiniteCheck:
             self._refuse_negative(batch, values[1:])
         weights = dict(zip(self._layer_keys, batch.losses.weights.tolist(), strict=True))
         cause = "; ".join(guilty) or f"every loss is finite, but the weights are {weights}"
+        advice = "" if math.isfinite(values[0]) else "; often the learning rate is too high"
         raise NonFiniteLossError(
-            f"the loss is not finite at step {batch.step} (epoch {batch.epoch}, rank {self._rank}): {cause}"
+            f"the loss is not finite at step {batch.step} (epoch {batch.epoch}, rank {self._rank}): {cause}{advice}"
         )
 
     def _refuse_negative(self, batch: _Waiting, layers: Sequence[float]) -> None:

@@ -44,7 +44,7 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor], *, source: str, num
     required = {name: value for name, value in expected.items() if _top(name) not in fresh}
     for head in _other_heads(model, state, expected, num_classes):
         found = f"{source}: head {head.name} has {head.num_classes} classes, the data {num_classes}"
-        messages.append(f"{found}: replaced by a fresh one")
+        messages.append(f"{found}: replaced by a fresh one, which is still to be trained")
         required = {name: value for name, value in required.items() if _owner(name) not in head.layers}
         state = {name: value for name, value in state.items() if _owner(name) not in head.layers}
     _check_fit(source, state, required)

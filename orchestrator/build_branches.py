@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from distill.aggregators import Aggregator
 from distill.annotations import named_first, rejection
-from distill.backbone_weights import check_backbone_weights
+from distill.backbone_weights import find_backbone_weights
 from distill.build import build
 from distill.data.base import Dataset
+from distill.initial_weights import fetch
 from distill.paths import Path
 from distill.schema import Problem
 from distill.slots import AGGREGATOR, DATASET, PATH, TASK
@@ -187,7 +188,7 @@ def _probe_model(
     try:
         drawn = draw_model(section["model"], dataset, modules=modules)
         if source == "weights_backbone":
-            check_backbone_weights(drawn, section[source])
+            fetch(find_backbone_weights(drawn, section[source]))
         elif source != "model":
             _, messages = assemble_model(section, dataset, seed=0, modules=modules)
         model = sketch_model(drawn, dataset)

@@ -113,7 +113,24 @@ def _summary(target: Any) -> str:
 def _readable(documentation: str) -> str:
     """Return documentation as a terminal shows it: of a cross-reference the last name, code in single backticks."""
     text = re.sub(r":\w+:`~?(?:\w+[.])*(\w+)`", r"\1", documentation)
+    text = re.sub(BORDER.pattern + r"(?:\n.+)*", _aligned, text, flags=re.MULTILINE)
     return re.sub(r"::$", ":", text.replace("``", "`"), flags=re.MULTILINE)
+
+
+BORDER = re.compile(r"^=+(?: =+)+$")
+"""What is above and below a table, and below its titles; it shows where the columns are."""
+
+
+def _aligned(table: re.Match[str]) -> str:
+    """Return a table whose columns still stand below each other when its code is in single backticks."""
+    border, *rows = table[0].splitlines()
+    columns = [column.span() for column in re.finditer("=+", border)]
+
+    def shown(row: str) -> str:
+        cells = [row[start:end].replace("``", "`").ljust(end - start) for start, end in columns[:-1]]
+        return " ".join([*cells, row[columns[-1][0] :]]).rstrip()
+
+    return "\n".join([border, *(row if BORDER.match(row) else shown(row) for row in rows)])
 
 
 def _shipped() -> dict[str, Traversable]:

@@ -74,9 +74,13 @@ class Dataset(ABC):
         """Divide the images as :meth:`load` does, to be counted and a few looked at, where their files are.
 
         Raises:
-            ValueError: a file is missing or damaged, or the split asks for more images than there are.
+            ValueError: a file is missing or damaged, the source has other classes or annotations than the data set
+                says, or the split asks for more images than there are.
         """
         source = self.read_source()
+        told, found = _content(self.num_classes, self), _content(len(source.classes), source)
+        if told != found:
+            raise ValueError(f"{type(self).__name__} must have a source with {told}, found {found}")
         parts = self.split.divide(source)
         return Data(
             source=source,
@@ -111,6 +115,12 @@ class Dataset(ABC):
                     f"augment[{place}] ({type(transform).__name__}) cannot take images of shape "
                     f"{list(images.shape[1:])}: {error}"
                 ) from error
+
+
+def _content(num_classes: int, annotated: Dataset | Source) -> str:
+    """Return how many classes there are, and of what, in words."""
+    kind = annotated.annotation
+    return f"{num_classes} classes and annotation {None if kind is None else kind.__name__}"
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:

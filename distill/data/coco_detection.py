@@ -7,7 +7,6 @@ from typing import Literal
 
 from distill.data.annotated_dataset import open_root
 from distill.data.box_source import BoxSource
-from distill.data.canvas import Fit
 from distill.data.coco_file import COCOFile
 from distill.data.coco_records import COCORecords
 from distill.data.detection_dataset import DetectionDataset
@@ -70,7 +69,7 @@ class COCODetection(DetectionDataset):
         root: str | None = None,
         archive: str | None = None,
         size: int | Sequence[int] = 320,
-        fit: Fit = "stretch",
+        fit: Literal["stretch", "pad"] = "stretch",
         channels: Literal[1, 3] = 3,
         num_threads: int = 4,
         split: Split | None = None,

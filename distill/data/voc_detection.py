@@ -7,7 +7,6 @@ from typing import Literal
 
 from distill.data.annotated_dataset import open_root
 from distill.data.box_source import BoxSource
-from distill.data.canvas import Fit
 from distill.data.decoding import is_image
 from distill.data.detection_dataset import DetectionDataset
 from distill.data.roots import ListedFile, Root
@@ -60,7 +59,7 @@ class VOCDetection(DetectionDataset):
         root: str | None = None,
         archive: str | None = None,
         size: int | Sequence[int] = 320,
-        fit: Fit = "stretch",
+        fit: Literal["stretch", "pad"] = "stretch",
         channels: Literal[1, 3] = 3,
         num_threads: int = 4,
         split: Split | None = None,

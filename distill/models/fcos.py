@@ -24,7 +24,7 @@ def FCOS(  # noqa: N802
     anchor_scale: float = 1.0,
     depth: int = 4,
     center_sampling_radius: float = 1.5,
-    score_thresh: float = 0.2,
+    score_thresh: float = 0.05,
     nms_thresh: float = 0.6,
     detections_per_img: int = 100,
     topk_candidates: int = 1000,
@@ -45,7 +45,7 @@ def FCOS(  # noqa: N802
             coarsest larger ones, too.
         depth: convolutions of each head before its last one.
         center_sampling_radius: places this near to an object's centre are trained to find it, in anchor sides.
-        score_thresh: least score of a detection.
+        score_thresh: least score of a detection; torchvision has 0.2, which cuts off what average precision counts.
         nms_thresh: overlap above which the less certain of two detections of a class goes.
         detections_per_img: most detections an image.
         topk_candidates: most detections a level before overlapping ones go.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from distill.backbone_weights import check_backbone_weights, make_with_backbone
+from distill.backbone_weights import find_backbone_weights, make_with_backbone
 from distill.build import blueprint
 from distill.slots import MODEL
 
@@ -121,7 +121,7 @@ def test_the_seed_of_what_comes_later_does_not_depend_on_weights(hub):
 )
 def test_what_has_no_such_weights_is_said_without_loading_any(spec, message, hub):
     with pytest.raises(ValueError, match=f"^weights_backbone {message}"):
-        check_backbone_weights(blueprint(spec, MODEL), "DEFALT")
+        find_backbone_weights(blueprint(spec, MODEL), "DEFALT")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_has_no_such_weights_is_said_without_loading_any(spec, message, hub
     ],
 )
 def test_every_dense_model_of_torchvision_is_made_without_fetching_anything(name, hub):
-    check_backbone_weights(blueprint({"use": name}, MODEL), "IMAGENET1K_V1")
+    find_backbone_weights(blueprint({"use": name}, MODEL), "IMAGENET1K_V1")
     with torch.device("meta"):
         model = blueprint({"use": name}, MODEL).make(num_classes=4, in_channels=3)
     assert all(value.is_meta for value in model.parameters())

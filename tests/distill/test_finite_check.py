@@ -28,7 +28,9 @@ def test_it_is_found_after_so_many_batches_and_named_by_its_own_step(delay):
 def test_the_end_of_an_epoch_looks_at_what_waits():
     check = FiniteCheck(["kd"], CPU, rank=0, delay=3)
     check.add(step(task=float("inf"), layers=(1.0,), weights=(1.0,)), step=7, epoch=2)
-    with pytest.raises(NonFiniteLossError, match=r"step 7 \(epoch 2, rank 0\): the task is inf$"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 7 \(epoch 2, rank 0\): the task is inf; often the learning rate is too high$"
+    ):
         check.finish()
     check.finish()
 

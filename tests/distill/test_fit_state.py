@@ -31,7 +31,7 @@ def test_head_of_other_classes_stays_fresh_and_says_so():
     messages = fit_state(model, state, source="checkpoint x.pt", num_classes=10)
     assert messages == [
         f"checkpoint x.pt: {len(state) - 2} tensors loaded",
-        "checkpoint x.pt: head fc has 1000 classes, the data 10: replaced by a fresh one",
+        "checkpoint x.pt: head fc has 1000 classes, the data 10: replaced by a fresh one, which is still to be trained",
     ]
     assert all(torch.equal(model.fc.get_parameter(name), value) for name, value in fresh.items())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items() if name[:3] != "fc.")
@@ -40,7 +40,9 @@ def test_head_of_other_classes_stays_fresh_and_says_so():
 def test_convolutional_head():
     model, state = squeezenet1_1(num_classes=4), squeezenet1_1(num_classes=6).state_dict()
     messages = fit_state(model, state, source="s", num_classes=4)
-    assert messages[1:] == ["s: head classifier.1 has 6 classes, the data 4: replaced by a fresh one"]
+    assert messages[1:] == [
+        "s: head classifier.1 has 6 classes, the data 4: replaced by a fresh one, which is still to be trained"
+    ]
     assert torch.equal(model.features[0].weight, state["features.0.weight"])
 
 
@@ -177,8 +179,8 @@ class WithAuxiliary(nn.Module):
 def test_auxiliary_head_of_other_classes():
     model, state = WithAuxiliary(10, auxiliary=True), WithAuxiliary(7, auxiliary=True).state_dict()
     assert fit_state(model, state, source="s", num_classes=10)[1:] == [
-        "s: head aux1 has 7 classes, the data 10: replaced by a fresh one",
-        "s: head fc has 7 classes, the data 10: replaced by a fresh one",
+        "s: head aux1 has 7 classes, the data 10: replaced by a fresh one, which is still to be trained",
+        "s: head fc has 7 classes, the data 10: replaced by a fresh one, which is still to be trained",
     ]
 
 
@@ -233,7 +235,9 @@ def test_heads_of_torchvisions_dense_models(name):
     model = factory(weights_backbone=None, num_classes=4)
     messages = fit_state(model, state, source="s", num_classes=4)
     said = SAID.get(name, HEADS[name][0])
-    assert messages[1:] == [f"s: head {said} has 91 classes, the data 4: replaced by a fresh one"]
+    assert messages[1:] == [
+        f"s: head {said} has 91 classes, the data 4: replaced by a fresh one, which is still to be trained"
+    ]
     fresh = {
         key.rpartition(".")[0]
         for key, value in model.state_dict().items()
@@ -246,8 +250,8 @@ def test_the_auxiliary_head_of_a_segmentation_model():
     model = segmentation.fcn_resnet50(weights_backbone=None, num_classes=4, aux_loss=True)
     state = segmentation.fcn_resnet50(weights_backbone=None, num_classes=21, aux_loss=True).state_dict()
     assert fit_state(model, state, source="s", num_classes=4)[1:] == [
-        "s: head aux_classifier.4 has 21 classes, the data 4: replaced by a fresh one",
-        "s: head classifier.4 has 21 classes, the data 4: replaced by a fresh one",
+        "s: head aux_classifier.4 has 21 classes, the data 4: replaced by a fresh one, which is still to be trained",
+        "s: head classifier.4 has 21 classes, the data 4: replaced by a fresh one, which is still to be trained",
     ]
     assert torch.equal(model.aux_classifier[0].weight, state["aux_classifier.0.weight"])
 

@@ -58,7 +58,7 @@ def test_torchvision_weights_with_another_head(factory, head, hub, caplog):
     name = f"torchvision's {models.get_model_weights(factory).__name__}.IMAGENET1K_V1"
     assert messages == [
         f"{name}: {len(pretrained) - 2} tensors loaded",
-        f"{name}: head {head} has 1000 classes, the data 10: replaced by a fresh one",
+        f"{name}: head {head} has 1000 classes, the data 10: replaced by a fresh one, which is still to be trained",
     ]
     assert caplog.messages == messages
     assert torch.equal(model.get_submodule(head).weight, fresh)
@@ -101,7 +101,7 @@ def test_auxiliary_heads_of_googlenet_start_fresh(hub):
     assert [message.partition(": ")[2] for message in messages[1:]] == [
         "has no auxiliary head aux1: it starts fresh",
         "has no auxiliary head aux2: it starts fresh",
-        "head fc has 1000 classes, the data 10: replaced by a fresh one",
+        "head fc has 1000 classes, the data 10: replaced by a fresh one, which is still to be trained",
     ]
     assert torch.equal(model.aux1.fc2.weight, fresh)
     assert torch.equal(model.inception5b.branch1.conv.weight, pretrained["inception5b.branch1.conv.weight"])
@@ -183,7 +183,9 @@ def test_checkpoint_files_of_all_habits(key, tmp_path):
 def test_checkpoint_with_another_head(tmp_path):
     torch.save(made(ResNet8, seed=1, num_classes=1000).state_dict(), tmp_path / "x.pt")
     messages = initialise(made(ResNet8, seed=2, num_classes=10), num_classes=10, checkpoint=str(tmp_path / "x.pt"))
-    assert messages[1].endswith("x.pt: head fc has 1000 classes, the data 10: replaced by a fresh one")
+    assert messages[1].endswith(
+        "x.pt: head fc has 1000 classes, the data 10: replaced by a fresh one, which is still to be trained"
+    )
 
 
 @pytest.mark.parametrize(

@@ -64,3 +64,16 @@ def test_a_classifier_is_no_detector():
     [mistake] = caught.value.mistakes
     assert mistake.key == "student.model"
     assert "RetinaNet" in mistake.message
+
+
+def test_weights_of_a_backbone_that_cannot_be_had_are_one_mistake_before_anything_is_trained(monkeypatch):
+    def offline(choice):
+        raise OSError(f"{choice} cannot be downloaded")
+
+    monkeypatch.setattr("orchestrator.build_branches.fetch", offline)
+    model = {**STUDENT, "backbone": {"use": "torchvision.models.resnet18"}}
+    with pytest.raises(UserError) as caught:
+        built(student={"model": model, "weights_backbone": "DEFAULT"})
+    [mistake] = caught.value.mistakes
+    assert mistake.key == "student.weights_backbone"
+    assert mistake.message == "ResNet18_Weights.IMAGENET1K_V1 cannot be downloaded"

@@ -186,6 +186,15 @@ def test_ls_shows_names_options_and_summaries(kind, words, capsys):
     assert "num_classes" not in shown
 
 
+def test_ls_of_a_name_keeps_the_columns_of_tables(capsys):
+    assert run("ls", "COCODetection") == 0
+    lines = capsys.readouterr().out.splitlines()
+    titles = next(line for line in lines if "form " in line)
+    own = next(line for line in lines if "COCO's own" in line)
+    assert titles.index("annotations") == own.index("`annotations/instances_<part><year>.json`")
+    assert titles.index("images") == own.index("`<part><year>/`")
+
+
 def test_ls_of_everything_and_of_nothing(capsys):
     assert run("ls") == 0
     shown = capsys.readouterr().out

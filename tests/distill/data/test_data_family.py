@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import distill.data
+from distill.data.annotated_memory import AnnotatedMemory
+from distill.data.annotation import Mask
 from distill.data.base import Dataset
 from distill.data.loader import Loader
 from distill.data.split import Split
@@ -117,3 +119,30 @@ def test_paper_protocol_is_marked(make):
     assert data.protocol == "paper"
     assert data.validation is None
     assert len(data.train) + len(data.test) == len(data.source)
+
+
+class Stripes(Dataset):
+    annotation = Mask
+
+    def read_source(self):
+        masks = torch.arange(3, dtype=torch.uint8).repeat(20, 8, 8)[:, :, :8].contiguous()
+        images = torch.zeros(20, 3, 8, 8, dtype=torch.uint8)
+        return AnnotatedMemory(images, [Mask(mask) for mask in masks], ["sky", "road", "car"], num_test=4)
+
+
+class Unmarked(Stripes):
+    annotation = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_classes", "message"),
+    [
+        (Stripes, 4, "must have a source with 4 classes and annotation Mask, found 3 classes and annotation Mask"),
+        (Unmarked, 3, "must have a source with 3 classes and annotation None, found 3 classes and annotation Mask"),
+    ],
+)
+def test_a_source_unlike_its_data_set_is_refused(kind, num_classes, message):
+    options = {"image_shape": (3, 8, 8), "mean": [0.5], "std": [0.5], "split": Split(validation=4), "augment": ()}
+    assert Stripes(num_classes=3, **options).load().classes == ("sky", "road", "car")
+    with pytest.raises(ValueError, match=message):
+        kind(num_classes=num_classes, **options).load()

@@ -34,6 +34,7 @@ def test_it_can_be_built_completed_and_built_again(request, name):
     ("name", "option", "words"),
     [
         ("VOCDetection", {"fit": "padded"}, ["fit", "Did you mean 'pad'?"]),
+        ("COCODetection", {"fit": "crop"}, ["fit", "must be 'stretch' or 'pad', found"]),
         ("MaskFolder", {"size": "big"}, ["size", "a whole number or a list", "the text 'big'"]),
         ("MaskFolder", {"ignore_index": 1}, ["ignore_index", "must be no class's index, 3 to 255, or null, found 1"]),
         ("COCODetection", {"images": ["x"]}, ["images", "a mapping"]),
