@@ -108,10 +108,18 @@ def test_models_without_boxes_are_refused(role: str) -> None:
 
 MUTANTS = {
     "BoxOffsets": [
-        ("logits.amax(dim=1, keepdim=True).sigmoid()", "logits.amin(dim=1, keepdim=True).sigmoid()"),
-        ("logits.amax(dim=1, keepdim=True).sigmoid()", "logits.softmax(dim=1).amax(dim=1, keepdim=True)"),
+        ("logits.amax(dim=1, keepdim=True)", "logits.amin(dim=1, keepdim=True)"),
+        ("logits.amax(dim=1, keepdim=True)", "logits.softmax(dim=1).amax(dim=1, keepdim=True).logit()"),
+        ("confidence = confidence.sigmoid()", "confidence = confidence.exp()"),
         ("logits.softmax(dim=1)[:, 1:]", "logits.softmax(dim=1)[:, :1] + logits.softmax(dim=1)[:, :-1]"),
-        ("if self._independent", "if not self._independent"),
+        (
+            "if self._independent:\n                confidence = logits",
+            "if not self._independent:\n                confidence = logits",
+        ),
+        (
+            "if self._independent:\n                confidence = confidence",
+            "if not self._independent:\n                confidence = confidence",
+        ),
         ('reduction="none").mean(dim=1)', 'reduction="none").sum(dim=1)'),
         ("F.smooth_l1_loss(", "F.mse_loss("),
         ("(confidence * distances)", "distances"),
