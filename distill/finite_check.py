@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,3 +134,24 @@ class FiniteCheck:
                 f"declares it never is, and the aggregator relies on it: {'; '.join(guilty)}; declare "
                 "non_negative = False in the path's class, and use Equal or Fixed for it"
             )
+
+
+def check_measured(metrics: Mapping[str, float] | None, *, split: str) -> None:
+    """Refuse a trained student whose loss on a split is not finite, though each of its training was.
+
+    The last update and running statistics, which only evaluation reads, show nowhere else: to the classes a NaN is a
+    wrong answer like any other, and the run would end with metrics that look like those of a poor student.
+
+    Args:
+        metrics: what was measured on the split; ``None``: there is none.
+        split: its name, for the message.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite.
+    """
+    loss = (metrics or {}).get("loss", 0.0)
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"the trained student's loss on the {split} split is {loss}: its weights or running statistics are not "
+            "finite; often the learning rate is too high"
+        )

@@ -21,7 +21,7 @@ from distill.data.loaders import Loaders
 from distill.diagnosis import Diagnosis
 from distill.distiller import Distiller
 from distill.evaluate import evaluate
-from distill.finite_check import FiniteCheck
+from distill.finite_check import FiniteCheck, check_measured
 from distill.gradient_scope import Scope
 from distill.host import Host
 from distill.optimization import MakeOptimizer, MakeScheduler, parameter_groups
@@ -157,7 +157,7 @@ class Trainer:
             finished run only), and the numbers of parameters.
 
         Raises:
-            distill.finite_check.NonFiniteLossError: a loss is NaN or infinite.
+            distill.finite_check.NonFiniteLossError: a loss is NaN or infinite, in training or of the trained student.
             distill.finite_check.NegativeLossError: a loss is below zero that the aggregator takes for non-negative.
         """
         self._validation_answers = self.targets.answers(self.loaders.validation)
@@ -281,6 +281,8 @@ class Trainer:
         }
         if status == "finished":
             result["test"] = self._evaluate(self.loaders.test, self.targets.answers(self.loaders.test))
+            for split in ("validation", "test"):
+                check_measured(result[split], split=split)
         return result
 
     def resume(self) -> bool:

@@ -46,6 +46,8 @@ def unlike_annotations(
         f"tasks for {' or '.join(map(_words, given))}": learning,
     }
     message = f"{data['use']} {_gives(given)}, but {task['use']} learns from {_words(needed)}"
+    if needed in _offered(kind):
+        message += f", which an option of it chooses: distillery ls {data['use']}"
     listed = [f"{what}: {', '.join(names)}" for what, names in known.items() if names]
     return [Problem("data", "; ".join([message, *listed]))]
 

@@ -396,6 +396,16 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_path_and_step(make_lo
     assert all(torch.isfinite(value).all() for value in trainer.distiller.student.parameters())
 
 
+def test_a_student_that_is_broken_in_evaluation_alone_does_not_finish(make_loader):
+    """As after a last update that overflowed, or with running statistics that did."""
+    trainer = make_trainer(make_loader)
+    trainer.distiller.student.register_forward_hook(
+        lambda student, images, logits: logits if student.training else logits * float("nan")
+    )
+    with pytest.raises(NonFiniteLossError, match="trained student's loss on the validation split is nan"):
+        trainer.run()
+
+
 class Sinking(LogitPath):
     """Goes below zero, and does not say so."""
 

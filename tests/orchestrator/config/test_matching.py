@@ -101,7 +101,10 @@ def test_a_data_set_that_leaves_the_choice_to_an_option_is_judged_by_it():
     scenes = {"use": "DigitScenes", "annotate": "boxes"}
     painted = {"task": {"use": "SemanticSegmentation"}, **ON_RESNET}
     message, _ = mistakes(**painted, data=scenes)["data"]
-    assert message.startswith("DigitScenes annotates images with boxes, but SemanticSegmentation learns from masks; ")
+    assert message.startswith(
+        "DigitScenes annotates images with boxes, but SemanticSegmentation learns from masks, "
+        "which an option of it chooses: distillery ls DigitScenes; "
+    )
     offered = message.partition("data sets with masks: ")[2].partition(";")[0].split(", ")
     assert "DigitScenes" in offered
     assert "Digits" not in offered
