@@ -21,6 +21,7 @@ from torch import Tensor
 
 from distill.counter_random import derive_seed
 from distill.options import finite
+from distill.random_state import seed_torch
 from distill.schema import nearest, suggestion
 
 WEIGHTINGS = (
@@ -261,10 +262,7 @@ def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
     """Let torch draw from streams of this seed, on the CPU and on the device, and put its generators back."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+        seed_torch(seed, device)
         yield
 
 

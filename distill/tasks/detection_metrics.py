@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill import distributed
 from distill.batch import Batch
-from distill.random_state import random_state, set_random_state
+from distill.random_state import random_state, seed_torch, set_random_state
 from distill.tasks.average_precision import OVERLAPS, Found, There, average_precision
 from distill.tasks.base import Metrics
 from distill.tasks.detectors import DetectorOutput, family_of
@@ -81,7 +81,7 @@ def _losses_of_images(output: DetectorOutput, batch: Batch) -> Tensor:
     drawn = random_state()
     losses = []
     for number, (index, target) in enumerate(zip(batch.indices.tolist(), batch.objects.trained(), strict=True)):
-        torch.manual_seed(index)
+        seed_torch(index, batch.images.device)
         losses.append(torch.stack(list(family.losses(output.image(number), [target]).values())).sum())
     set_random_state(drawn)
     return torch.stack(losses)

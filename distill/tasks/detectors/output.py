@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ class DetectorOutput:
             offsets ``[batch, 4, location]`` under ``BOXES``, the maps that entered the heads under ``:level0``, ....
         maps: what the model itself calls these maps, the finest first.
         autocast: the type that the model computed in; ``None`` where it was that of its weights.
+        known_anchors: by generator, an image's anchors, once they were asked for; shared with :meth:`image`.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class DetectorOutput:
     parts: Mapping[str, Tensor]
     maps: tuple[str, ...] = ()
     autocast: torch.dtype | None = None
+    known_anchors: dict[nn.Module, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -82,16 +84,20 @@ class DetectorOutput:
         Args:
             generator: of the model; torchvision's take the type of the maps, whose lower precision would move anchors.
         """
+        if generator not in self.known_anchors:
+            self.known_anchors[generator] = self._anchors(generator)
+        return [self.known_anchors[generator]] * len(self)
+
+    def _anchors(self, generator: nn.Module) -> Tensor:
         blank = self.levels[0].new_zeros((), dtype=torch.float32)  # shapes alone count
         if isinstance(generator, models.detection.anchor_utils.AnchorGenerator):
             places = [tuple(level.shape[2:]) for level in self.levels]
             steps = [[anchor_step(*pair) for pair in zip(self.size, level, strict=True)] for level in places]
             generator.set_cell_anchors(blank.dtype, blank.device)
-            anchors = torch.cat(generator.grid_anchors(places, steps))
-        else:
-            image = models.detection.image_list.ImageList(blank.expand(1, 1, *self.size), [self.size])
-            (anchors,) = generator(image, [blank.expand(level.shape) for level in self.levels])
-        return [anchors] * len(self)
+            return torch.cat(generator.grid_anchors(places, steps))
+        image = models.detection.image_list.ImageList(blank.expand(1, 1, *self.size), [self.size])
+        given: list[Tensor] = generator(image, [blank.expand(level.shape) for level in self.levels])
+        return given[0]
 
     def as_it_ran(self) -> AbstractContextManager[None]:
         """Return the precision in which the model ran, for those of its layers that the losses run."""
