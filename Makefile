@@ -10,7 +10,7 @@ demo: install        ## the quickstart sweep on scikit-learn's digits, its compa
 	$(BIN)/distillery sweep search_spaces/quickstart.yaml --resume
 
 test: install        ## what CI runs; what starts no cluster runs in two processes
-	$(BIN)/python -m pytest -m 'not ray and not slow' --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest -m 'not ray and not slow' --numprocesses 2 --dist loadscope --no-loadscope-reorder
 	$(BIN)/python -m pytest -m 'ray and not slow'
 
 slow: install        ## the checks that take minutes

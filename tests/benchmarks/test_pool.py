@@ -65,6 +65,7 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_recorded_and_tried_again_alone(root, capsys):
     [failed] = [record for record in records(root) if record["result"]["status"] == "failed"]
     assert failed["key"] == planned(root)[-1].key
@@ -80,6 +81,7 @@ def test_a_failed_run_is_recorded_and_tried_again_alone(root, capsys):
     assert not comparison.incomplete
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_training_function(root, tmp_path):
     run = planned(root)[1]
     job = Job(run.config, run.config_hash, str(tmp_path), teacher=teacher_directory(run.config, Storage(str(root))))
@@ -89,10 +91,12 @@ def test_results_are_those_of_the_training_function(root, tmp_path):
     assert found["arm"] == run.arm
 
 
+@pytest.mark.slow
 def test_what_has_ended_is_not_run_again(root, no_run):
     assert main(root) == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_run_has_ended(root, no_run):
     file = root / "small_experiment" / "runs.jsonl"
     before = file.read_text()
@@ -105,6 +109,7 @@ def test_a_stopped_run_has_ended(root, no_run):
         file.write_text(before)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_in_use_is_left_alone(root, no_run, capsys):
     before = records(root)
     with lock(str(root / "small_experiment"), command="sweep small_experiment"):
@@ -151,6 +156,7 @@ def test_what_only_a_sweep_can_do_is_refused_in_one_line(setting, message, tmp_p
     assert not (tmp_path / "small_experiment").exists()
 
 
+@pytest.mark.slow
 def test_what_is_skipped_is_said(root, no_run, capsys):
     assert main(root, "store=exact", "run.max_failures=1") == 0
     said = capsys.readouterr().out.splitlines()

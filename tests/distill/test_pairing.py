@@ -1,4 +1,4 @@
-"""Walks all torchvision classification models: each is probed once, on the meta device, and paired with every other."""
+"""Walks torchvision's classification models, where slow tests run all of them: each is probed and paired with each."""
 
 import itertools
 
@@ -15,21 +15,28 @@ MODELS = torchvision.models.list_models(module=torchvision.models)
 
 READ = set(STAGES) - {"efficientnet_v2_s", "resnet50", "vgg16_bn", "vit_h_14"}  # one of a family
 NO_LINEAR_CLASSIFIER = {"squeezenet1_0", "squeezenet1_1"}
+EACH = [name if name in STAGES else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+TOGETHER = [pytest.param(list(STAGES), id="some"), pytest.param(MODELS, id="all", marks=pytest.mark.slow)]
 
 
 def meta_probe(name, size):
     return probe(build(name), torch.zeros(2, 3, size, size, device="meta"), same)
 
 
+class Probes(dict):
+    """What was found in models, by name; each is probed when it is first asked for."""
+
+    def __missing__(self, name):
+        model = build(name)
+        self[name] = probe(model, images(name), same)
+        if name in READ:
+            _assert_reader_agrees(model.eval(), images(name), self[name])
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def probes():
-    found = {}
-    for name in MODELS:
-        model = build(name)
-        found[name] = probe(model, images(name), same)
-        if name in READ:
-            _assert_reader_agrees(model.eval(), images(name), found[name])
-    return found
+    return Probes()
 
 
 def _assert_reader_agrees(model, sample, found):
@@ -43,9 +50,9 @@ def _assert_reader_agrees(model, sample, found):
         assert activations[tap.name].shape == (2, tap.channels, tap.height, tap.width)
 
 
-def test_all_classification_models_are_walked(probes):
-    assert len(probes) >= 80
-    assert set(STAGES) <= set(probes)
+def test_all_classification_models_are_walked():
+    assert len(MODELS) >= 80
+    assert set(STAGES) <= set(MODELS)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -54,7 +61,7 @@ def test_stages_are_where_the_papers_end_them(probes, name):
     assert all(tap.height == tap.width for tap in probes[name].stages)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_every_model_has_stages_a_last_feature_and_an_output(probes, name):
     found = probes[name]
     assert len(found.stages) >= 3
@@ -70,7 +77,7 @@ def test_every_model_has_stages_a_last_feature_and_an_output(probes, name):
         assert found.classifier.out_features == 1000
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_what_enters_the_last_activation_of_every_stage_can_be_read(probes, name):
     found = probes[name]
     for tap in (*found.stages, found.last):
@@ -79,8 +86,9 @@ def test_what_enters_the_last_activation_of_every_stage_can_be_read(probes, name
         assert before == tap or (before.entering is not None and found[before.name] == before)
 
 
-def test_every_model_pairs_with_every_model_in_both_roles(probes):
-    for student, teacher in itertools.product(probes.values(), repeat=2):
+@pytest.mark.parametrize("walked", TOGETHER)
+def test_every_model_pairs_with_every_model_in_both_roles(probes, walked):
+    for student, teacher in itertools.product([probes[name] for name in walked], repeat=2):
         pairs = pair_stages(student, teacher)
         assert len(pairs) >= 2
         assert len({pair.layer for pair in pairs}) == len(pairs)
@@ -93,9 +101,9 @@ def test_every_model_pairs_with_every_model_in_both_roles(probes):
         assert (last.student, last.teacher, last.layer) == (student.last.name, teacher.last.name, student.last.name)
 
 
-def test_pyramids_pair_at_equal_strides(probes):
-    isotropic = [name for name in MODELS if name.startswith("vit")]
-    pyramids = [found for name, found in probes.items() if name not in isotropic]
+@pytest.mark.parametrize("walked", TOGETHER)
+def test_pyramids_pair_at_equal_strides(probes, walked):
+    pyramids = [probes[name] for name in walked if not name.startswith("vit")]
     for student, teacher in itertools.product(pyramids, repeat=2):
         for pair in pair_stages(student, teacher):
             assert student[pair.student].octave == teacher[pair.teacher].octave
