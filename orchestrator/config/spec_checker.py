@@ -58,9 +58,10 @@ class SpecChecker:
         if experiment.teacher is not None:
             problems += self._model("teacher.model", experiment.teacher.model, dataset, modules)
         problems += self._training("train", experiment.train, modules)
-        if experiment.teacher is not None and experiment.document.has("teacher.train"):
+        teacher_training = None if experiment.teacher is None else experiment.teacher.train
+        if teacher_training is not None and experiment.document.has("teacher.train"):
             own = experiment.document.get("teacher.train") or {}
-            training = self._training("teacher.train", TrainOptions(**(experiment.teacher.train or {})), modules)
+            training = self._training("teacher.train", TrainOptions(**teacher_training), modules)
             problems += [problem for problem in training if problem.key.split(".")[2] in own]
         if task is not None:
             problems += ranking_problems(experiment.run, task) + uncompiled_task(experiment, task)

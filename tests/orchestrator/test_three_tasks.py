@@ -108,7 +108,7 @@ def evaluated_here(folder: Path) -> dict[str, dict[str, float]]:
             drop_last=False,
             device=torch.device("cpu"),
         )
-        answers = ask_for_answers(teacher, loader) if name == "validation" else None
+        answers = ask_for_answers(teacher, loader)
         metrics[name] = evaluate(assembly.student, loader, assembly.task, classes=data.classes, teacher_answers=answers)
     return metrics
 

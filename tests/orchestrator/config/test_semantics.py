@@ -157,6 +157,11 @@ def test_a_teacher_s_own_training_is_judged_and_what_it_takes_over_is_not_report
     assert set(mistakes(teacher=teacher)) == {"teacher.train.optimizer.lr"}
 
 
+def test_a_teacher_that_is_given_may_say_that_it_is_not_trained(tmp_path):
+    teacher = FILE["teacher"] | {"checkpoint": str(tmp_path / "teacher.pt"), "train": None}
+    assert semantics(structure(Document("sweep.yaml", {**FILE, "teacher": teacher}))).teacher.is_given
+
+
 def test_modules_of_the_user_s_own(tmp_path, monkeypatch):
     (tmp_path / "own_paths_for_semantics.py").write_text(
         "from distill.paths import Logits\n\n\nclass Mine(Logits):\n    pass\n"
