@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("experiment", metavar="EXPERIMENT", help="its name, its folder or its file")
     _add(compare, "--json", action="store_true", help="one JSON object for machines")
     _add(compare, "--against", metavar="ARM", help="hold all arms against this one, as AGGREGATOR/PATH+PATH")
+    _add(compare, "--metric", metavar="NAME", help="by another metric than the one that ranks, as val/iou/road")
     ui = _verb(verbs, "ui", "MLflow's UI on this machine, at the view that shows the answer", _ui)
     ui.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help="its name or file; default: the latest")
     _add(ui, "--port", type=int, default=5000, help="default: 5000, or the next free one")
@@ -233,7 +234,7 @@ def _compare(options: argparse.Namespace) -> int:
     name, storage = _experiment(options)
     from orchestrator.compare import command
 
-    return command(str(name), storage=storage, as_json=options.json, against=options.against)
+    return command(str(name), storage=storage, as_json=options.json, against=options.against, metric=options.metric)
 
 
 def _ui(options: argparse.Namespace) -> int:

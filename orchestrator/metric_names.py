@@ -7,21 +7,32 @@ from collections.abc import Mapping
 WORDS: Mapping[str, str] = {"miou": "mIoU", "map": "mAP", "map_50": "mAP at IoU 0.5", "map_75": "mAP at IoU 0.75"}
 """What the field calls a metric, where that is not its name with spaces."""
 
-NO_SHARES = ("loss", "calibration_error")
-"""The metrics whose differences are not called points; all others are shares in percent."""
+OF_ONE_CLASS: Mapping[str, str] = {"iou": "IoU", "ap": "AP"}
+"""What the field calls a metric of one class, such as ``iou/road``: IoU of road."""
+
+ERRORS = ("loss", "calibration_error")
+"""Of these metrics less is better, and their differences are not called points; all others are shares in percent."""
 
 UNNAMED = "accuracy"
 """The metric that goes without saying: its values are shown in percent and not named."""
 
 
 def in_words(name: str) -> str:
-    """Return a metric in words, such as ``pixel accuracy``."""
+    """Return a metric in words, such as ``pixel accuracy`` or ``IoU of road``."""
+    kind, of_one_class, label = name.partition("/")
+    if of_one_class:
+        return f"{OF_ONE_CLASS.get(kind, kind)} of {label}"
     return WORDS.get(name, name.replace("_", " "))
 
 
 def is_share(name: str) -> bool:
     """Whether a metric is a share in percent, so that its differences are points."""
-    return name not in NO_SHARES
+    return name not in ERRORS
+
+
+def is_better_small(name: str) -> bool:
+    """Whether less of a metric is better."""
+    return name in ERRORS
 
 
 def is_of_one_class(name: str) -> bool:

@@ -32,7 +32,7 @@ class Ranking:
     @property
     def name(self) -> str:
         """The metric's name without its split, such as ``accuracy``."""
-        return self.metric.rpartition("/")[2]
+        return self.metric.partition("/")[2]
 
     @property
     def sign(self) -> int:

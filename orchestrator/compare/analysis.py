@@ -22,26 +22,27 @@ from orchestrator.compare.records import Records
 from orchestrator.compare.run_record import RunRecord
 
 
-def compare(storage_dir: str | Path, against: str | None = None) -> Comparison:
+def compare(storage_dir: str | Path, against: str | None = None, metric: str | None = None) -> Comparison:
     """Compare the runs of one experiment.
 
     Args:
         storage_dir: the folder of the experiment, with its ``runs.jsonl`` and ``experiment.json``; a URI works too.
         against: name of an arm that every other one is held against, beside the student alone.
+        metric: another metric of the runs, as ``val/iou/road``, to take instead of the one that ranks them.
 
     Raises:
-        ValueError: the folder holds no experiment, no finished run has the metric that ranks, or there is no such arm.
+        ValueError: the folder holds no experiment, no finished run has the metric, or there is no such arm.
     """
-    return analyse(Records.read(Folder(str(storage_dir))), against)
+    return analyse(Records.read(Folder(str(storage_dir))), against, metric)
 
 
-def analyse(records: Records, against: str | None = None) -> Comparison:
+def analyse(records: Records, against: str | None = None, asked: str | None = None) -> Comparison:
     """Compare the runs in ``records``.
 
     Raises:
-        ValueError: no finished run has the metric that ranks, or no compared arm is called ``against``.
+        ValueError: no finished run has the metric, or no compared arm is called ``against``.
     """
-    metric = Metric.of(records.experiment, records.runs)
+    metric = Metric.of(records.experiment, records.runs, asked)
     latest = {(record.arm, record.seed): record for record in records.runs}
     everything = Design(list(latest.values()))
     runs_of_arm = [
@@ -64,7 +65,7 @@ def analyse(records: Records, against: str | None = None) -> Comparison:
         paths=path_effects(fit, sign=metric.sign, paths=everything.paths),
         aggregators=aggregator_effects(fit, sign=metric.sign),
         noise=fit.noise,
-        cautions=_cautions(records, compared, fit, num_latest=len(latest)),
+        cautions=(*_cautions_of_metric(metric), *_cautions(records, compared, fit, num_latest=len(latest))),
         gains=_gains(everything, runs_of_arm, metric),
         seeds=records.seeds,
         num_records=len(records.runs),
@@ -147,6 +148,16 @@ def _cautions(records: Records, compared: Sequence[ArmRuns], fit: Fit, *, num_la
             f"{len(records.runs) - num_latest} runs repeat an arm and seed under another key; the last one counts"
         )
     return tuple(cautions)
+
+
+def _cautions_of_metric(metric: Metric) -> list[str]:
+    """That other runs may be best by what ranks the sweep."""
+    if metric.instead_of is None:
+        return []
+    return [
+        f"{metric.instead_of} ranks this sweep, not val/{metric.name}; the verdicts do not count how many metrics "
+        "were looked at, and one of many shows an effect by chance"
+    ]
 
 
 def _cautions_of_held_out(compared: Sequence[ArmRuns]) -> list[str]:

@@ -16,21 +16,25 @@ from orchestrator.compare.wording import counted
 DONE, FAILED, USER_ERROR = 0, 1, 2
 
 
-def command(name_or_path: str, *, storage: str, as_json: bool, against: str | None = None) -> int:
+def command(
+    name_or_path: str, *, storage: str, as_json: bool, against: str | None = None, metric: str | None = None
+) -> int:
     """Print the answer of an experiment in two sentences and a table, and write its report.
 
     Args:
         name_or_path: name of an experiment under ``storage``, its folder, or its YAML file.
         storage: where experiments lie, a path or URI.
         against: name of an arm that all others are held against, instead of Equal with the same paths.
+        metric: another metric of the runs, as ``val/iou/road``, to take instead of the one that ranks them; its report
+            lies beside the sweep's own, in a folder of the metric's name.
         as_json: print the numbers as one JSON object instead, and write nothing.
 
     Returns:
-        0; 1 where no run has finished yet; 2 where there is no such experiment or arm.
+        0; 1 where no run has finished yet; 2 where there is no such experiment, arm or metric.
     """
     try:
         folder = locate(name_or_path, storage=storage)
-        comparison = compare(folder.location, against)
+        comparison = compare(folder.location, against, metric)
     except ValueError as error:
         print(f"distillery compare: {error}", file=sys.stderr)
         return USER_ERROR
@@ -55,5 +59,8 @@ def _show(comparison: Comparison, folder: Folder) -> None:
     print(f"\n{comparison.table_text(color=color)}\n")
     # A remote folder is only read; its report lies here.
     base = folder.local if folder.local is not None else Path(comparison.experiment.name)
-    files = comparison.write(base / "compare")
+    place = base / "compare"
+    if comparison.metric.instead_of is not None:
+        place /= comparison.metric.name.replace("/", "-")
+    files = comparison.write(place)
     print(f"Report: {files['report']}")

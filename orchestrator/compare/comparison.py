@@ -23,7 +23,7 @@ class Comparison:
 
     Attributes:
         experiment: what the sweep says about itself.
-        metric: what ranks the arms: on validation images, or on test images under the protocol of the paper.
+        metric: what orders the arms: on validation images, or on test images under the protocol of the paper.
         arms: the compared arms, the best first, the student alone among them.
         incomplete: every arm of which a run was stopped, failed or is missing.
         paths: effect of each path, the best first.

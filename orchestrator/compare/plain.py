@@ -18,6 +18,7 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
         "question": comparison.experiment.question,
         "protocol": comparison.experiment.protocol,
         "metric": metric.name,
+        "instead_of": metric.instead_of,
         "ranked_on": metric.split,
         "higher_is_better": metric.higher_is_better,
         "sentences": list(comparison.sentences),

@@ -68,7 +68,9 @@ def _scope(comparison: Comparison) -> str:
     runs = counted(comparison.num_records, "run") + (f" of {planned} planned" if planned is not None else "")
     aggregators = {arm.runs.arm.aggregator for arm in comparison.arms if not arm.runs.arm.is_alone}
     sets = {arm.runs.arm.paths for arm in comparison.arms if not arm.runs.arm.is_alone}
-    ranked = "ranked on TEST (protocol paper)" if comparison.metric.is_test else f"ranked by {comparison.metric.label}"
+    metric = comparison.metric
+    verb = "ranked" if metric.instead_of is None else "compared"
+    ranked = f"{verb} on TEST (protocol paper)" if metric.is_test else f"{verb} by {metric.label}"
     return (
         f"{comparison.experiment.name}: {runs}, seeds {', '.join(map(str, comparison.seeds))}, "
         f"{counted(len(aggregators), 'aggregator')}, {counted(len(sets), 'path set')}, {ranked}"

@@ -26,7 +26,7 @@ class Sweep:
         *,
         context: dict[str, Any] | None = None,
         status: str = "finished",
-        test: float | None = None,
+        test: float | dict[str, float] | None = None,
         held_out: float = 0.0,
         **result: Any,
     ) -> str:
@@ -57,7 +57,7 @@ class Sweep:
                 "steps": 640,
                 "minutes": 0.5 + 0.1 * len(names),
                 "validation": validation,
-                "test": {"accuracy": value if test is None else test, "loss": 1.0},
+                "test": test if isinstance(test, dict) else {"accuracy": value if test is None else test, "loss": 1.0},
                 "teacher": {
                     "validation": None if validation is None else {"accuracy": 95.4},
                     "test": {"accuracy": 95.0},

@@ -185,7 +185,7 @@ def test_a_metric_that_falls_is_ranked_downwards(sweep):
 def test_an_unknown_metric_names_the_nearest(sweep):
     sweep.details["metric"] = "val/acuracy"
     _complete(sweep)
-    with pytest.raises(ValueError, match=r"'acuracy' on its validation images; .*did you mean 'accuracy'\?"):
+    with pytest.raises(ValueError, match=r"'val/acuracy' on its validation images; .*did you mean 'val/accuracy'\?"):
         compare(sweep.save())
 
 

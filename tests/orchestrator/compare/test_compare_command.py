@@ -185,3 +185,58 @@ def test_nothing_heavy_is_imported(storage):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def several_metrics(sweep):
+    """Paths of which ``thin`` gains accuracy and loses the rare class, and ``even`` the contrary."""
+    for seed in range(3):
+        for aggregator, path, accuracy, rare, loss in (
+            ("none", "", 80.0, 20.0, 0.5),
+            ("equal", "thin", 82.0, 15.0, 0.7),
+            ("equal", "even", 78.0, 24.0, 0.4),
+        ):
+            wobble = 0.0 if path else (0.1, -0.1, 0.02)[seed]
+            measured = {"accuracy": accuracy + wobble, "iou/rare": rare - wobble, "loss": loss + 0.01 * wobble}
+            sweep.add(aggregator, path, seed, accuracy, validation=measured, test={"iou/rare": rare - 1})
+    return str(sweep.save().parent)
+
+
+def test_another_metric_of_the_runs_answers_in_its_own_words(several_metrics, capsys):
+    assert command("digits", storage=several_metrics, as_json=False) == 0
+    main = Path(several_metrics) / "digits" / "compare" / "report.html"
+    before, first = main.read_text(), capsys.readouterr().out
+    assert "Helps: thin. Hurts: even." in first
+    assert command("digits", storage=several_metrics, as_json=False, metric="val/iou/rare") == 0
+    answer = capsys.readouterr().out
+    assert "Helps: even. Hurts: thin." in answer
+    assert "Best arm: equal with even, +4.0 points over the student alone" in answer
+    assert "test 23.0 +- 0.0" in answer
+    assert "points of validation IoU of rare" in answer
+    assert "Caution: val/accuracy ranks this sweep, not val/iou/rare" in answer
+    report = Path(answer.splitlines()[-1].removeprefix("Report: "))
+    assert report == main.parent / "iou-rare" / "report.html"
+    assert "compared by validation IoU of rare" in report.read_text()
+    assert main.read_text() == before  # the sweep's own answer stays
+
+
+def test_of_a_loss_less_is_better_and_the_prefix_may_be_left_out(several_metrics, capsys):
+    assert command("digits", storage=several_metrics, as_json=True, metric="loss") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["metric"], data["instead_of"], data["higher_is_better"]) == ("loss", "val/accuracy", False)
+    assert data["best"] == "equal/even"
+    assert {item["path"]: item["verdict"] for item in data["paths"]} == {"even": "helps", "thin": "hurts"}
+
+
+def test_the_metric_that_ranks_may_be_named(several_metrics, capsys):
+    assert command("digits", storage=several_metrics, as_json=True, metric="val/accuracy") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["instead_of"] is None
+    assert data["cautions"] == []
+
+
+def test_a_metric_that_was_not_measured_is_answered_with_the_nearest(several_metrics, capsys):
+    assert command("digits", storage=several_metrics, as_json=False, metric="val/iou/rear") == 2
+    error = capsys.readouterr().err
+    assert "--metric: no finished run of 'digits' has 'val/iou/rear' on its validation images" in error
+    assert "they have val/accuracy, val/loss; did you mean 'val/iou/rare'?" in error
