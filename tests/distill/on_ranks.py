@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,23 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+# What one process imports from which all ranks are forked: to import it anew would take most of their time.
+PRELOADED = (
+    "torch.distributed",
+    "torch._dynamo",
+    "torchvision",
+    "torchmetrics.detection",
+    "distill.trainer",
+    "distill.tasks",
+)
+
 
 def on_ranks(measure: Callable[[int], Any], folder: Path, world_size: int = 2) -> list[Any]:
     """Return what a module's function gives on each of these ranks, called with its number: tensors and plain data."""
-    torch.multiprocessing.spawn(_work, args=(measure, world_size, str(folder)), nprocs=world_size)
+    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    torch.multiprocessing.start_processes(
+        _work, args=(measure, world_size, str(folder)), nprocs=world_size, start_method="forkserver"
+    )
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 

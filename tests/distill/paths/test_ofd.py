@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import datetime
 from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing
 from naive_maps import Maps, naive_adapter, naive_pooled_alike, positions
+from on_ranks import on_ranks
 from path_cases import batch_of, connect, identity_adapters, make_case
 from test_ab import probe_with_relu
 from torch import Tensor
@@ -174,16 +173,11 @@ def test_sums_keep_their_digits_over_a_long_training() -> None:
     assert margin.negatives[1].item() == 2**31 + 3
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
-    )
+def work(rank: int) -> Tensor:
     path, teacher = two_ranks()
     for step in range(2):
         path.margins[key("s0")](teacher[step, 4 * rank : 4 * rank + 4])
-    torch.save(path.margins[key("s0")].negatives, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return path.margins[key("s0")].negatives
 
 
 def two_ranks() -> tuple[Path, Tensor]:
@@ -192,8 +186,7 @@ def two_ranks() -> tuple[Path, Tensor]:
 
 
 def test_margins_are_those_of_all_ranks(tmp_path: FilePath) -> None:
-    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = on_ranks(work, tmp_path)
     path, teacher = two_ranks()
     for step in range(2):
         path.margins[key("s0")](teacher[step])
