@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import nn
 
 from distill.late import models, ops
@@ -72,9 +75,7 @@ def FasterRCNN(  # noqa: N802
     model: nn.Module = detection.FasterRCNN(
         pyramid,
         rpn_anchor_generator=anchor_generator(strides, scale=anchor_scale, per_octave=1, aspect_ratios=aspect_ratios),
-        box_roi_pool=ops.MultiScaleRoIAlign(
-            [str(level) for level in range(len(strides))], roi_size, sampling_ratio=2, canonical_scale=roi_scale
-        ),
+        box_roi_pool=_pooling(strides, size=roi_size, scale=roi_scale),
         box_head=detection.TwoMLPHead(width * roi_size**2, head_width),
         box_predictor=detection.FastRCNNPredictor(head_width, num_classes),
         rpn_pre_nms_top_n_train=rpn_pre_nms_top_n_train,
@@ -88,3 +89,18 @@ def FasterRCNN(  # noqa: N802
         box_detections_per_img=box_detections_per_img,
     )
     return model
+
+
+def _pooling(strides: Sequence[int], *, size: int, scale: int) -> Any:
+    """Make what looks at a region, with the levels' scales.
+
+    Left to itself, torchvision guesses them from the sizes of the first images and maps, on small images wrongly.
+    """
+    pooling: Any = ops.MultiScaleRoIAlign(
+        [str(level) for level in range(len(strides))], size, sampling_ratio=2, canonical_scale=scale
+    )
+    pooling.scales = [1 / stride for stride in strides]
+    pooling.map_levels = ops.poolers.initLevelMapper(
+        strides[0].bit_length() - 1, strides[-1].bit_length() - 1, canonical_scale=scale
+    )
+    return pooling

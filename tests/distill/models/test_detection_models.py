@@ -185,3 +185,19 @@ def test_depth_counts_the_convolutions_of_each_head(factory):
         head = small(factory, depth=depth, width=32).head
         for part in (head.classification_head, head.regression_head):
             assert sum(isinstance(layer, nn.Conv2d) for layer in part.conv.modules()) == depth
+
+
+@pytest.mark.parametrize("side", [20, 40, 66])
+def test_regions_are_looked_at_where_they_are_whatever_the_canvas(side):
+    """Of a level with few positions torchvision guesses another scale than its stride."""
+    strides = (4, 8, 16, 32)
+    pooling = small(FasterRCNN, strides=strides).roi_heads.box_roi_pool
+    maps = {
+        str(level): torch.rand(1, 2, -(-side // stride), -(-side // stride)) for level, stride in enumerate(strides)
+    }
+    widths = torch.tensor([4.0, 40.0, 80.0, 200.0])  # at a roi_scale of 64: one for each level
+    regions = torch.stack([torch.zeros(4), torch.zeros(4), widths, widths], dim=1)
+    seen = pooling(maps, [regions], [(side, side)])
+    for level, stride in enumerate(strides):
+        expected = torchvision.ops.roi_align(maps[str(level)], [regions[level : level + 1]], 3, 1 / stride, 2)
+        torch.testing.assert_close(seen[level : level + 1], expected)
