@@ -173,15 +173,18 @@ class _Builder:
         self, role: str, config: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str]
     ) -> tuple[Probe | None, int, list[Problem], list[str]]:
         own = {key: config[role][key] for key in ("model", "weights", "checkpoint", "weights_backbone")}
-        key = canonical_json([role, own, config["task"], dataset.image_shape, dataset.num_classes])
+        train = config["train"] if role == "student" else config["teacher"]["train"]
+        alone = train is not None and train["batch_size"] == config["run"]["workers"]
+        key = canonical_json([role, own, config["task"], dataset.image_shape, dataset.num_classes, alone])
         if key not in self._probed:
-            self._probed[key] = _probe_model(role, own, dataset, task, modules)
+            self._probed[key] = _probe_model(role, own, dataset, task, modules, alone=alone)
         return self._probed[key]
 
 
 def _probe_model(
-    role: str, section: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str]
+    role: str, section: Mapping[str, Any], dataset: Dataset, task: Task, modules: Sequence[str], *, alone: bool
 ) -> tuple[Probe | None, int, list[Problem], list[str]]:
+    """Build a model on the meta device and look at it; ``alone``: whether a worker trains it on one image at a time."""
     sources = ("weights", "checkpoint", "weights_backbone")
     source = next((key for key in sources if section[key] is not None), "model")
     messages: list[str] = []
@@ -200,7 +203,26 @@ def _probe_model(
     misfit = task.misfit(found, dataset.num_classes)
     if misfit:  # what paths have to say about such a model helps nobody
         return None, count_parameters(model), [Problem(f"{role}.model", misfit)], messages
-    return found, count_parameters(model), [], messages
+    problems = _problems_of_one_image(role, section, model, task, sample[:1]) if alone else []
+    return found, count_parameters(model), problems, messages
+
+
+def _problems_of_one_image(
+    role: str, section: Mapping[str, Any], model: nn.Module, task: Task, image: Tensor
+) -> list[Problem]:
+    """Refuse to train on a single image a model that has to see several: one with batch norm over pooled maps."""
+    try:
+        task.run(model.train(), image)
+    except ValueError as error:
+        section_of_training = "train" if role == "student" else "teacher.train"
+        return [
+            Problem(
+                f"{section_of_training}.batch_size",
+                f"must be at least twice run.workers with {model_label(section)}, which cannot train on one image at a "
+                f"time: {str(error).partition(chr(10))[0]}",
+            )
+        ]
+    return []
 
 
 def _connect(

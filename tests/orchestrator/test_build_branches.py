@@ -77,3 +77,31 @@ def test_weights_of_a_backbone_that_cannot_be_had_are_one_mistake_before_anythin
     [mistake] = caught.value.mistakes
     assert mistake.key == "student.weights_backbone"
     assert mistake.message == "ResNet18_Weights.IMAGENET1K_V1 cannot be downloaded"
+
+
+DEEPLAB = {"use": "DeepLabV3", "width": 16, "atrous_rates": [1, 2], "backbone": {"use": "ResNet8", "width": 8}}
+FCN = {"use": "FCN", "backbone": {"use": "ResNet8", "width": 8}}
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_model_that_cannot_learn_from_one_image_is_refused_before_a_worker_gets_one(role):
+    batch_size = "train.batch_size" if role == "student" else "teacher.train.batch_size"
+    models = {"student": DEEPLAB, "teacher": FCN} if role == "student" else {"student": FCN, "teacher": DEEPLAB}
+
+    def built_for(student: int, teacher: int):
+        return built(
+            task={"use": "SemanticSegmentation"},
+            data={"use": "DigitScenes", "annotate": "masks"},
+            student={"model": models["student"]},
+            teacher={"model": models["teacher"], "train": {"epochs": 1, "batch_size": teacher}},
+            train={"epochs": 1, "batch_size": student},
+            run={"workers": 2},
+        )
+
+    with pytest.raises(UserError) as caught:
+        built_for(2, 4) if role == "student" else built_for(4, 2)
+    [mistake] = caught.value.mistakes
+    assert mistake.key == batch_size
+    assert "must be at least twice run.workers with DeepLabV3 on ResNet8" in mistake.message
+    assert "more than 1 value per channel" in mistake.message
+    built_for(4, 2) if role == "student" else built_for(2, 4)  # an FCN learns from one image
