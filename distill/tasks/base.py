@@ -46,6 +46,8 @@ class Task(ABC):
     """The metrics of a split that can rank runs, ``loss`` among them."""
     smaller_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     """Those of them of which less is better."""
+    eval_batch_size: ClassVar[int] = 16
+    """Images that a worker evaluates at once where a file does not say: answers for each place are large."""
     annotation: ClassVar[type[Annotation] | None] = None
     """What has to annotate the images; ``None``: a class each."""
 

@@ -32,6 +32,7 @@ class Classification(Task):
     metric = "accuracy"
     metrics_known = ("accuracy", "top5", "agreement", "calibration_error", "loss")
     smaller_is_better = frozenset({"calibration_error", "loss"})
+    eval_batch_size = 256
 
     def __init__(self, label_smoothing: float = 0.0, auxiliary_weight: float = 0.4) -> None:
         if not 0.0 <= label_smoothing < 1.0:

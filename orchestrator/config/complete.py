@@ -17,7 +17,7 @@ from orchestrator.config.stopping_slot import STOPPING_RULE
 
 
 def complete(experiment: Experiment) -> Experiment:
-    """Return the experiment with the defaults of its classes written out, so that its hash knows them.
+    """Return the experiment with the defaults of its classes and its task written out, so that its hash knows them.
 
     Raises:
         ValueError: a name or an option is wrong; :func:`semantics` finds all of them first.
@@ -28,7 +28,12 @@ def complete(experiment: Experiment) -> Experiment:
 
     def training(options: TrainOptions) -> TrainOptions:
         scheduler = None if options.scheduler is None else filled(options.scheduler, SCHEDULER)
-        return replace(options, optimizer=filled(options.optimizer, OPTIMIZER), scheduler=scheduler)
+        return replace(
+            options,
+            optimizer=filled(options.optimizer, OPTIMIZER),
+            scheduler=scheduler,
+            eval_batch_size=options.eval_batch_size or task.eval_batch_size,
+        )
 
     def model(section: ModelSection) -> Any:
         return replace(section, model=filled(section.model, MODEL))

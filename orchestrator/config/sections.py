@@ -51,7 +51,8 @@ class TrainOptions:
         clip_norm: largest norm of the gradient; ``None`` does not clip.
         accumulate: batches whose gradients make one optimiser step.
         log_every: optimiser steps between two rows of the trajectory.
-        eval_batch_size: images a worker evaluates at once; fewer where each pixel has logits.
+        eval_batch_size: images a worker evaluates at once; ``None``: as the task says, 256 of classification,
+            16 of the others.
         checkpoint_every: epochs between two checkpoints.
         views: number of augmentations of each image, which the epochs show in turn; ``None``: a new one each epoch.
         compile: whether ``torch.compile`` makes one graph of student, paths and aggregator; worth its minutes in long
@@ -70,7 +71,7 @@ class TrainOptions:
     clip_norm: Annotated[float, above(0)] | None = None
     accumulate: Count = 1
     log_every: Count = 10
-    eval_batch_size: Count = 256
+    eval_batch_size: Count | None = None
     checkpoint_every: Count = 1
     views: Count | None = None
     compile: bool = False

@@ -40,6 +40,15 @@ def test_the_task_says_what_ranks_and_the_resolved_file_says_it_too():
     assert (run["metric"], run["mode"]) == ("val/miou", "max")
 
 
+def test_the_task_says_in_what_batches_to_evaluate_unless_the_file_does():
+    assert checked().config["train"]["eval_batch_size"] == 256
+    teacher = {"model": {"use": "small_dense.SmallFCN"}, "train": {"epochs": 2}}
+    dense = checked(**PAINTED, teacher=teacher).config
+    assert (dense["train"]["eval_batch_size"], dense["teacher"]["train"]["eval_batch_size"]) == (16, 16)
+    asked = checked(**PAINTED, teacher=teacher, train={"epochs": 3, "eval_batch_size": 5}).config
+    assert (asked["train"]["eval_batch_size"], asked["teacher"]["train"]["eval_batch_size"]) == (5, 5)
+
+
 @pytest.mark.parametrize("metric", ["val/loss", "val/calibration_error"])
 def test_what_should_be_small_ranks_by_the_smallest(metric):
     assert checked(run={"metric": metric}).run.mode == "min"
