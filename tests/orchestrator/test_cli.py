@@ -114,11 +114,12 @@ def test_experiments_are_named_by_name_or_by_file(verb, tmp_path):
     calls = verb("orchestrator.compare", "command")
     assert run("compare", "mine", "--json") == 0
     assert run("compare", FILE) == 0
-    assert run("compare", "mine", "--storage", "s3://x", "--against", "alone") == 0
+    assert run("compare", "mine", "--storage", "s3://x", "--against", "alone", "--metric", "val/loss") == 0
+    plain = {"storage": "outputs", "as_json": False, "against": None, "metric": None}
     assert calls == [
-        (("mine",), {"storage": "outputs", "as_json": True, "against": None}),
-        (("small_experiment",), {"storage": "outputs", "as_json": False, "against": None}),
-        (("mine",), {"storage": "s3://x", "as_json": False, "against": "alone"}),
+        (("mine",), {**plain, "as_json": True}),
+        (("small_experiment",), plain),
+        (("mine",), {**plain, "storage": "s3://x", "against": "alone", "metric": "val/loss"}),
     ]
     calls = verb("orchestrator.ui", "serve")
     assert run("ui", "--port", "5001") == 0
