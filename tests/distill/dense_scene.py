@@ -109,11 +109,13 @@ class DenseScene:
         family: of the models; it decides the task.
         layout: whether images and weights are channels-last.
         precision: of the student's forward pass.
+        device: of images and models.
     """
 
     family: str
     layout: bool = False
     precision: str = "float32"
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         self.source = source_of(self.family)
@@ -127,7 +129,7 @@ class DenseScene:
             std=(0.25,) * 3,
             shuffle=training,
             drop_last=training,
-            device=CPU,
+            device=self.device,
             channels_last=self.layout,
             **options,
         )
@@ -160,7 +162,7 @@ class DenseScene:
             sample=sample,
             samples=samples,
             precision=self.precision,  # type: ignore[arg-type]
-        )
+        ).to(self.device)
 
     def trainer(
         self,
@@ -180,7 +182,7 @@ class DenseScene:
         if store is not None:
             stored = StoredTargets(TargetStore(store, state_digest(teacher.model)), teacher, "data")
         targets = TargetSource(distiller, teacher, stored, list(distiller.layers))
-        host = host or LocalHost(CPU)
+        host = host or LocalHost(self.device)
         trainer = Trainer(
             distiller,
             teacher,
@@ -194,4 +196,5 @@ class DenseScene:
         return trainer, stored
 
     def _laid_out(self, model: nn.Module) -> nn.Module:
+        model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.layout else model

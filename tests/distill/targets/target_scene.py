@@ -39,6 +39,7 @@ class Scene:
 
     shards: LocalShards
     source: MemorySource
+    device: torch.device = CPU
 
     def loader(self, first=0, last=40, *, batch_size=8, training=True, data_seed=0, views=None, transforms=None):
         default = (RandomCrop(padding=2), RandomHorizontalFlip()) if training else ()
@@ -51,7 +52,7 @@ class Scene:
             data_seed=data_seed,
             shuffle=training,
             drop_last=training,
-            device=CPU,
+            device=self.device,
             views=views,
             channels_last=True,
         )
@@ -62,19 +63,21 @@ class Scene:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
-        return Teacher(model.to(memory_format=torch.channels_last), Classification())
+        return Teacher(model.to(self.device, memory_format=torch.channels_last), Classification())
 
     def distiller(self, teacher, paths=None, aggregator=None):
         aggregator = aggregator or Equal()
         torch.manual_seed(0)
-        student = ResNet8(num_classes=4, in_channels=1, width=WIDTH).to(memory_format=torch.channels_last)
+        student = ResNet8(num_classes=4, in_channels=1, width=WIDTH)
+        student = student.to(self.device, memory_format=torch.channels_last)
         sample = self.loader().batch_at(np.arange(2), 0).images
         if paths is None:
             paths = {
                 name: path for name, path in all_paths().items() if path.non_negative or aggregator.accepts_negative
             }
         samples = Samples(torch.arange(len(self.source.labels)), torch.from_numpy(self.source.labels))
-        return Distiller(student, teacher, paths, aggregator, Classification(), sample=sample, samples=samples)
+        distiller = Distiller(student, teacher, paths, aggregator, Classification(), sample=sample, samples=samples)
+        return distiller.to(self.device)
 
     def stored(self, teacher, *, fingerprint="data", **options):
         store = TargetStore(self.shards, state_digest(teacher.model), **options)
