@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from orchestrator.build_branches import build_branches
 from orchestrator.config import UserError
@@ -105,3 +106,27 @@ def test_a_model_that_cannot_learn_from_one_image_is_refused_before_a_worker_get
     assert "must be at least twice run.workers with DeepLabV3 on ResNet8" in mistake.message
     assert "more than 1 value per channel" in mistake.message
     built_for(4, 2) if role == "student" else built_for(2, 4)  # an FCN learns from one image
+
+
+class Peeking(nn.Module):
+    """Looks at values while it trains, which a model on the meta device has none of."""
+
+    def __init__(self, num_classes: int, in_channels: int = 1) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(in_channels, num_classes, 1)
+
+    def forward(self, images):
+        if self.training and float(images.mean()) > 1:
+            raise AssertionError
+        return self.backbone(images)
+
+
+def test_a_model_that_cannot_be_judged_without_values_passes():
+    built(
+        modules=["test_build_branches"],
+        task={"use": "SemanticSegmentation"},
+        data={"use": "DigitScenes", "annotate": "masks", "channels": 1},
+        student={"model": {"use": "test_build_branches.Peeking"}},
+        teacher=None,
+        train={"epochs": 1, "batch_size": 1},
+    )
