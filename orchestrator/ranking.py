@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-DEFAULT_METRIC = "val/accuracy"
+VALIDATION = "val/"
+"""What the names of metrics that can rank runs begin with."""
+
+DEFAULT_METRIC = f"{VALIDATION}accuracy"
 """What ranks the runs of an experiment that does not say."""
 
 
@@ -32,7 +35,7 @@ class Ranking:
     @property
     def name(self) -> str:
         """The metric's name without its split, such as ``accuracy``."""
-        return self.metric.partition("/")[2]
+        return self.metric.removeprefix(VALIDATION)
 
     @property
     def sign(self) -> int:

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from orchestrator.compare.experiment import Experiment
 from orchestrator.compare.run_record import RunRecord
 from orchestrator.metric_names import in_words, is_better_small, is_of_one_class, is_share
+from orchestrator.ranking import VALIDATION
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Metric:
         """
         split = "test" if experiment.protocol == "paper" else "validation"
         if asked in (None, experiment.metric):
-            name = experiment.metric.partition("/")[2]
+            name = experiment.metric.removeprefix(VALIDATION)
             metric = cls(name, split, higher_is_better=experiment.mode == "max")
         else:
-            name = str(asked).removeprefix("val/")
+            name = str(asked).removeprefix(VALIDATION)
             metric = cls(name, split, higher_is_better=not is_better_small(name), instead_of=experiment.metric)
         metric._see_that_it_is_there(experiment, records)
         return metric

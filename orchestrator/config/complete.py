@@ -14,6 +14,7 @@ from distill.tasks import Task
 from orchestrator.config.experiment import Experiment
 from orchestrator.config.sections import ModelSection, RunOptions, TeacherSection, TrainOptions
 from orchestrator.config.stopping_slot import STOPPING_RULE
+from orchestrator.ranking import VALIDATION
 
 
 def complete(experiment: Experiment) -> Experiment:
@@ -62,8 +63,8 @@ def complete(experiment: Experiment) -> Experiment:
 
 def _ranked(run: RunOptions, task: Task) -> RunOptions:
     """Write out what the task ranks runs by, and which end of it is the better one."""
-    metric = run.metric or f"val/{task.metric}"
-    is_better_small = metric.removeprefix("val/") in task.smaller_is_better
+    metric = run.metric or f"{VALIDATION}{task.metric}"
+    is_better_small = metric.removeprefix(VALIDATION) in task.smaller_is_better
     return replace(run, metric=metric, mode=run.mode or ("min" if is_better_small else "max"))
 
 

@@ -13,11 +13,10 @@ from distill.slots import DATASET, TASK, Slot
 from distill.tasks import Task
 from orchestrator.config.experiment import Experiment
 from orchestrator.config.sections import RunOptions
+from orchestrator.ranking import VALIDATION
 
 Annotated = type[Annotation] | None
 """What annotates images; ``None``: a class each."""
-VALIDATION = "val/"
-"""What the names of metrics that can rank runs begin with."""
 
 
 def unlike_annotations(

@@ -19,9 +19,10 @@ from distill.slots import AGGREGATOR, DATASET, MODEL, OPTIMIZER, PATH, SCHEDULER
 from distill.tasks import Task
 from orchestrator.assemble import draw_model, model_sizes, sketch_model
 from orchestrator.config.experiment import Experiment, canonical_json
-from orchestrator.config.matching import VALIDATION, ranking_problems, uncompiled_task, unlike_annotations
+from orchestrator.config.matching import ranking_problems, uncompiled_task, unlike_annotations
 from orchestrator.config.sections import TrainOptions
 from orchestrator.config.stopping_slot import STOPPING_RULE
+from orchestrator.ranking import VALIDATION
 
 
 class SpecChecker:
